@@ -1,1 +1,25 @@
-//! placeholder
+//! What the operator writes, and the words that every part of hotctl speaks.
+//!
+//! This crate knows nobody: no runtime, no proxy, no process. It reads a configuration file whole,
+//! checks it whole, and tells everything that is wrong with it at once.
+
+mod check;
+mod error;
+mod file;
+mod form;
+mod names;
+mod pattern;
+mod read;
+mod units;
+
+pub use check::check;
+pub use error::{Invalid, Problem, Problems};
+pub use file::{
+    Admin, Config, Health, HealthKind, Listen, Ownership, PortRange, Service, Timeouts, fields,
+};
+pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
+pub use pattern::{HostPattern, PathPrefix, StatusSet};
+pub use read::{EXAMPLE, Format, find, parse, read, single};
+pub use units::{brief, parse_bytes, parse_duration, show_bytes, show_duration};
+
+pub use ipnet::IpNet;

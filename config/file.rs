@@ -1,0 +1,375 @@
+//! The configuration file, as it is written: TOML, or JSON with the same names. Pure.
+//!
+//! The comments on the fields are the reference: what it is, its unit, its range, its default.
+//! A field that is not here is refused. Every time is text with units, such as `"30s"` or `"1m30s"`, and
+//! at most 100 years.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Invalid;
+use crate::form;
+use crate::names::ServiceName;
+use crate::pattern::{HostPattern, PathPrefix, StatusSet};
+
+/// The whole file. `default()` is an empty one: every field as if it were left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where hotctl takes requests: one `[[listen]]` table for each address. At least one.
+    pub listen: Vec<Listen>,
+    /// Address of the read-only admin server (`/metrics`, `/healthz`, `/readyz`), or `"off"`. Port 0
+    /// takes a free one. Default `"127.0.0.1:10480"`.
+    pub admin: Admin,
+    /// Networks, or single addresses, of proxies in front of hotctl whose `X-Forwarded-*` and
+    /// `X-Request-Id` headers are believed. From others these headers are replaced. Default none.
+    #[serde(with = "form::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Ports that services are started on, first and last, 1024 to 65535. Best outside of the range
+    /// the system gives to outgoing connections (`net.ipv4.ip_local_port_range`). Default
+    /// `"20000-29999"`.
+    pub ports: PortRange,
+    /// Threads that serve requests, 1 to 1024. Default: one for each core.
+    pub threads: Option<NonZeroUsize>,
+    /// How long requests in flight may go on when hotctl itself is stopped, before they are cut. `"0s"`
+    /// cuts at once. Default `"30s"`.
+    #[serde(with = "form::duration")]
+    pub shutdown_timeout: Duration,
+    /// How long hotctl waits for clients and for services.
+    pub timeouts: Timeouts,
+    /// The services, each a `[service.NAME]` table. At least one. A name is 1 to 63 characters of
+    /// `a-z`, `0-9` and `-`.
+    #[serde(rename = "service")]
+    pub services: BTreeMap<ServiceName, Service>,
+}
+
+/// One address that takes requests: a `[[listen]]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Address and port, such as `"0.0.0.0:80"` or `"[::]:80"`. Port 0 takes a free one. No default.
+    #[serde(with = "form::address")]
+    pub address: SocketAddr,
+}
+
+/// Where the read-only admin server listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admin {
+    /// On this address.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
+/// A range of ports, both ends included, written `20000-29999`. The first is never above the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRange {
+    /// The lowest port.
+    pub first: u16,
+    /// The highest port.
+    pub last: u16,
+}
+
+/// How long hotctl waits for clients and for services: the `[timeouts]` table. None of these cuts a
+/// response, a WebSocket or an event stream that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timeouts {
+    /// To connect to a service, each try. Above 0. Default `"3s"`.
+    #[serde(with = "form::duration")]
+    pub connect: Duration,
+    /// For a client to send the whole header of a request. Above 0. Default `"10s"`.
+    #[serde(with = "form::duration")]
+    pub header: Duration,
+    /// How long a client's connection is kept open without a request. Above 0. Default `"75s"`.
+    #[serde(with = "form::duration")]
+    pub idle: Duration,
+    /// How long connecting to a service is tried again, before the client gets 502 or 504. `"0s"` tries
+    /// once. Default `"10s"`.
+    #[serde(with = "form::duration")]
+    pub retry: Duration,
+}
+
+/// One service: a `[service.NAME]` table. Every field may be left out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Service {
+    /// Hosts it answers for: `"example.com"`, or `"*.example.com"` for all below (not `example.com`
+    /// itself). An exact host goes before a starred one, and a longer one before a shorter. Default
+    /// none, which is every host that no other service names.
+    pub hosts: Vec<HostPattern>,
+    /// Paths it answers for, with all below: `"/api"` is `/api` and `/api/x`, not `/apix`. The longest
+    /// that fits wins. Default `["/"]`.
+    pub paths: Vec<PathPrefix>,
+    /// Command that starts a release which is a folder, run within it: program, then arguments.
+    /// `{port}` becomes the port, which is also in the environment as `PORT`. Arguments given to
+    /// `hotctl deploy` replace it. A release that is a single executable needs none. Default `[]`.
+    pub run: Vec<String>,
+    /// How a release is proved healthy.
+    pub health: Health,
+    /// How long a new release may take to become healthy, before it is given up. Above 0. Default
+    /// `"30s"`.
+    #[serde(with = "form::duration")]
+    pub start_timeout: Duration,
+    /// How long requests of an old release may go on after the flip, before they are cut. `"0s"` cuts
+    /// at once. Default `"30s"`.
+    #[serde(with = "form::duration")]
+    pub drain_timeout: Duration,
+    /// How long a release may take to end after SIGTERM, before all its processes are killed. `"0s"`
+    /// kills at once. Default `"10s"`.
+    #[serde(with = "form::duration")]
+    pub stop_timeout: Duration,
+    /// How long the previous release is kept running after the flip, so that a rollback is immediate.
+    /// `"0s"` retires it at once. Default `"1m"`.
+    #[serde(with = "form::duration")]
+    pub keep_warm: Duration,
+    /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
+    pub keep_releases: NonZeroU32,
+}
+
+/// How a release is proved healthy, before it gets requests and as long as it does: the
+/// `[service.NAME.health]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// `"http"` sends a request and looks at the answer; `"tcp"` only connects. Default `"http"`.
+    pub kind: HealthKind,
+    /// Path and query of the request. Default `"/"`.
+    pub path: String,
+    /// `Host` header of the request. Default: the address that is probed.
+    pub host: Option<String>,
+    /// Method of the request, in capitals. Default `"GET"`.
+    pub method: String,
+    /// Status codes that are healthy, such as `"200-399,404"`, 100 to 599. Default `"100-499"`: the
+    /// service answered, and did not say that it is broken.
+    pub status: StatusSet,
+    /// Text that must occur in the first 64 KiB of the answer's body. Default: the body is not looked
+    /// at.
+    pub body: Option<String>,
+    /// How long one probe may take. Above 0. Default `"5s"`.
+    #[serde(with = "form::duration")]
+    pub timeout: Duration,
+    /// Time between two probes. A release that is starting is probed at once and then at growing
+    /// distances up to this. Above 0. Default `"1s"`.
+    #[serde(with = "form::duration")]
+    pub interval: Duration,
+    /// How many probes in a row must succeed until it is healthy. 1 or more. Default `1`.
+    pub rise: u32,
+    /// How many probes in a row must fail until it is unhealthy. 1 or more. Default `3`.
+    pub fall: u32,
+    /// Whether the listening socket must be seen to belong to the release's own processes before a
+    /// success counts: `"require"`, `"warn"` or `"off"`. Default `"warn"`.
+    pub ownership: Ownership,
+}
+
+/// What a probe does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthKind {
+    /// Sends a request and looks at the answer.
+    #[default]
+    Http,
+    /// Only connects.
+    Tcp,
+}
+
+/// What happens when a release answers on a socket that is not its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ownership {
+    /// It is not healthy.
+    Require,
+    /// It is healthy, and the deployment says so.
+    #[default]
+    Warn,
+    /// Nobody looks.
+    Off,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            admin: Admin::default(),
+            trusted_proxies: Vec::new(),
+            ports: PortRange::default(),
+            threads: None,
+            shutdown_timeout: Duration::from_secs(30),
+            timeouts: Timeouts::default(),
+            services: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self::At((Ipv4Addr::LOCALHOST, 10480).into())
+    }
+}
+
+impl Default for PortRange {
+    fn default() -> Self {
+        Self {
+            first: 20_000,
+            last: 29_999,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            header: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            retry: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Service {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            paths: vec![PathPrefix::default()],
+            run: Vec::new(),
+            health: Health::default(),
+            start_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(10),
+            keep_warm: Duration::from_secs(60),
+            keep_releases: NonZeroU32::MIN.saturating_add(4),
+        }
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            kind: HealthKind::default(),
+            path: "/".into(),
+            host: None,
+            method: "GET".into(),
+            status: StatusSet::default(),
+            body: None,
+            timeout: Duration::from_secs(5),
+            interval: Duration::from_secs(1),
+            rise: 1,
+            fall: 3,
+            ownership: Ownership::default(),
+        }
+    }
+}
+
+impl FromStr for Admin {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        form::address::parse(text).map(Self::At)
+    }
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => write!(f, "{address}"),
+            Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl PortRange {
+    /// How many ports there are: 1 or more.
+    pub fn count(&self) -> u32 {
+        u32::from(self.last.saturating_sub(self.first)) + 1
+    }
+
+    /// Whether a port lies within.
+    pub fn contains(&self, port: u16) -> bool {
+        (self.first..=self.last).contains(&port)
+    }
+}
+
+impl FromStr for PortRange {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let wrong = |reason: String| Invalid::new(reason, r#"such as "20000-29999""#);
+        let port = |text: &str| {
+            text.trim()
+                .parse::<u16>()
+                .map_err(|_| wrong(format!("{:?} is not a port", text.trim())))
+        };
+        let (first, last) = text
+            .split_once('-')
+            .ok_or_else(|| wrong("not a first and a last port".into()))?;
+        let (first, last) = (port(first)?, port(last)?);
+        match first <= last {
+            true => Ok(Self { first, last }),
+            false => Err(wrong(format!("{first}-{last} runs backwards"))),
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.first, self.last)
+    }
+}
+
+form::as_text!(Admin, "an address such as \"127.0.0.1:10480\", or \"off\"");
+form::as_text!(PortRange, "a range of ports such as \"20000-29999\"");
+
+/// Every field there is, as it would be addressed: `ports`, `listen.address`,
+/// `service.NAME.health.path`, with the tables above them (`service.NAME.health`). Taken from the
+/// structs themselves, so that it cannot fall behind.
+pub fn fields() -> Vec<String> {
+    let mut whole = Config {
+        listen: vec![Listen {
+            address: ([0, 0, 0, 0], 0).into(),
+        }],
+        ..Config::default()
+    };
+    whole.services.extend(
+        "name"
+            .parse()
+            .map(|name: ServiceName| (name, Service::default())),
+    );
+    let mut found = Vec::new();
+    if let Ok(value) = serde_json::to_value(&whole) {
+        collect(&value, "", &mut found);
+    }
+    found
+}
+
+fn collect(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Object(table) => {
+            for (key, value) in table {
+                // The name of a service is no field.
+                let key = if at == "service" { "NAME" } else { key };
+                let path = if at.is_empty() {
+                    key.into()
+                } else {
+                    format!("{at}.{key}")
+                };
+                if key != "NAME" {
+                    found.push(path.clone());
+                }
+                collect(value, &path, found);
+            }
+        }
+        serde_json::Value::Array(list) => list.iter().for_each(|value| collect(value, at, found)),
+        _ => {}
+    }
+}
