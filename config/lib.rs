@@ -5,12 +5,12 @@
 
 mod check;
 mod error;
-mod file;
+pub mod file;
 mod form;
-mod names;
-mod pattern;
+pub mod names;
+pub mod pattern;
 mod read;
-mod units;
+pub mod units;
 
 pub use check::check;
 pub use error::{Invalid, Problem, Problems};
