@@ -1,0 +1,245 @@
+//! What is true of one service: its releases, which is live, which deployment runs, what is being
+//! retired. The one value behind state file, status and recovery. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hotctl_config::names::{Digest, Percent, ReleaseId, ServiceName, Slot};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{Deployment, Ladder, Phase, Placement};
+use crate::why::{Kind, Why};
+
+/// The record of one service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Whose record it is.
+    pub service: ServiceName,
+    /// Its releases by number.
+    pub releases: BTreeMap<u32, Release>,
+    /// Who serves; none before the first deployment and after a stop.
+    pub live: Option<Placement>,
+    /// The release that was live before, if it is still stored.
+    pub previous: Option<u32>,
+    /// An operator stopped the service: the release to start again.
+    pub stopped: Option<u32>,
+    /// The deployment under way.
+    pub deployment: Option<Deployment>,
+    /// What is being drained and stopped, oldest first.
+    pub retiring: Vec<Placement>,
+    /// The last number given to a release, a slot and a deployment.
+    pub last: Last,
+}
+
+/// The last number given to each kind of thing; 0 = none yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Last {
+    /// Releases.
+    pub release: u32,
+    /// Slots.
+    pub slot: u32,
+    /// Deployments.
+    pub deployment: u32,
+}
+
+/// One release of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Its content in the store.
+    pub digest: Digest,
+    /// The arguments it was deployed with.
+    pub args: Vec<String>,
+    /// The name of the file or folder it came from, for people.
+    pub name: String,
+    /// When it was deployed first, in milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// Who should get new requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// Nothing has ever been live.
+    NothingDeployed,
+    /// An operator stopped the service.
+    Stopped,
+    /// One release gets everything.
+    All(Placement),
+    /// The candidate gets a share.
+    Shared {
+        /// Who has the rest.
+        live: Placement,
+        /// Who has the share.
+        candidate: Placement,
+        /// How much, 1 to 99.
+        weight: Percent,
+    },
+}
+
+impl Ledger {
+    /// The empty record of a service.
+    pub fn new(service: ServiceName) -> Self {
+        Self {
+            service,
+            releases: BTreeMap::new(),
+            live: None,
+            previous: None,
+            stopped: None,
+            deployment: None,
+            retiring: Vec::new(),
+            last: Last::default(),
+        }
+    }
+
+    /// Number a new release.
+    pub fn add(&mut self, release: Release) -> u32 {
+        self.last.release += 1;
+        self.releases.insert(self.last.release, release);
+        self.last.release
+    }
+
+    /// Begin a deployment of a release that is in the ledger, in a fresh slot. Nothing runs yet.
+    pub fn begin(&mut self, release: u32, ladder: Ladder) -> Deployment {
+        self.last.slot += 1;
+        self.last.deployment += 1;
+        Deployment {
+            service: self.service.clone(),
+            number: self.last.deployment,
+            from: self.live,
+            to: Placement {
+                release,
+                slot: Slot(self.last.slot),
+            },
+            ladder,
+            phase: Phase::Starting,
+        }
+    }
+
+    /// Take note of where the deployment stands; at its end, of what became of it.
+    pub fn record(&mut self, deployment: &Deployment) {
+        match deployment.phase {
+            Phase::Done => {
+                if let Some(old) = deployment.from {
+                    self.retire(old);
+                    if old.release != deployment.to.release {
+                        self.previous = Some(old.release);
+                    }
+                }
+                self.live = Some(deployment.to);
+                self.stopped = None;
+                self.deployment = None;
+            }
+            Phase::Failed(_) => {
+                self.retire(deployment.to);
+                self.deployment = None;
+            }
+            Phase::Starting | Phase::Step(_) | Phase::Reverting(_) => {
+                self.deployment = Some(deployment.clone());
+            }
+        }
+    }
+
+    /// Who should get new requests now.
+    pub fn traffic(&self) -> Traffic {
+        let weight = self.deployment.as_ref().map(|d| (d.to, d.weight()));
+        match (self.live, weight) {
+            (_, Some((candidate, Percent::ALL))) => Traffic::All(candidate),
+            (Some(live), Some((candidate, weight))) if weight > Percent::ZERO => Traffic::Shared {
+                live,
+                candidate,
+                weight,
+            },
+            // With nobody live, a candidate in any step has it all.
+            (None, Some((candidate, weight))) if weight > Percent::ZERO => Traffic::All(candidate),
+            (Some(live), _) => Traffic::All(live),
+            (None, _) if self.stopped.is_some() => Traffic::Stopped,
+            (None, _) => Traffic::NothingDeployed,
+        }
+    }
+
+    /// An operator stops the service: what is live is retired, and remembered for `start`.
+    pub fn stop(&mut self) -> Option<Placement> {
+        let live = self.live.take()?;
+        self.stopped = Some(live.release);
+        self.retire(live);
+        Some(live)
+    }
+
+    /// A retirement is complete: nothing of it runs any more.
+    pub fn retired(&mut self, slot: Slot) {
+        self.retiring.retain(|p| p.slot != slot);
+    }
+
+    /// The daemon starts again and nothing of what is written here runs any more. A deployment
+    /// that had flipped is taken as done, any other as failed; the end it came to is returned.
+    pub fn interrupted(&mut self) -> Option<Deployment> {
+        let mut ended = self.deployment.take();
+        if let Some(deployment) = &mut ended {
+            deployment.phase = if deployment.weight() == Percent::ALL {
+                Phase::Done
+            } else {
+                Phase::Failed(
+                    Why::new(
+                        Kind::Interrupted,
+                        "hotctl ended while the deployment was under way",
+                    )
+                    .hint("deploy again"),
+                )
+            };
+            self.record(deployment);
+        }
+        self.retiring.clear();
+        ended
+    }
+
+    /// The full name of a release.
+    pub fn id(&self, number: u32) -> ReleaseId {
+        ReleaseId {
+            service: self.service.clone(),
+            number,
+        }
+    }
+
+    /// The releases that something still needs: live, candidate, warm, draining, previous, and what
+    /// a stopped service will start.
+    pub fn needed(&self) -> BTreeSet<u32> {
+        let deployment = self.deployment.iter().flat_map(|d| {
+            [Some(d.to.release), d.from.map(|p| p.release)]
+                .into_iter()
+                .flatten()
+        });
+        self.live
+            .iter()
+            .chain(&self.retiring)
+            .map(|p| p.release)
+            .chain(deployment)
+            .chain(self.previous)
+            .chain(self.stopped)
+            .collect()
+    }
+
+    /// Forget the oldest releases beyond `keep` that nothing needs; returns their numbers.
+    pub fn prune(&mut self, keep: usize) -> Vec<u32> {
+        let needed = self.needed();
+        let surplus = self.releases.len().saturating_sub(keep);
+        let gone: Vec<u32> = self
+            .releases
+            .keys()
+            .copied()
+            .take(surplus)
+            .filter(|n| !needed.contains(n))
+            .collect();
+        for number in &gone {
+            self.releases.remove(number);
+        }
+        gone
+    }
+
+    fn retire(&mut self, placement: Placement) {
+        if !self.retiring.contains(&placement) {
+            self.retiring.push(placement);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

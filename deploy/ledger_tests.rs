@@ -1,0 +1,230 @@
+//! A search over every order of events: whatever happens, a deployment ends, and it never leaves a
+//! service that had a live release without one.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use hotctl_config::names::{Digest, Percent};
+
+use super::*;
+use crate::machine::{Duty, Event, Ladder};
+
+fn release() -> Release {
+    Release {
+        digest: "00".repeat(32).parse::<Digest>().unwrap(),
+        args: Vec::new(),
+        name: "app".into(),
+        created_ms: 0,
+    }
+}
+
+fn with_live() -> Ledger {
+    let mut ledger = Ledger::new("web".parse().unwrap());
+    let number = ledger.add(release());
+    let mut first = ledger.begin(number, Ladder::blue_green(Duration::ZERO));
+    first.phase = Phase::Done;
+    ledger.record(&first);
+    ledger
+}
+
+fn canary() -> Ladder {
+    let steps = [5, 25, 100]
+        .map(|weight| format!(r#"{{"weight":{weight},"hold":{{"secs":1,"nanos":0}}}}"#));
+    serde_json::from_str(&format!("[{}]", steps.join(","))).unwrap()
+}
+
+fn every_event() -> Vec<Event> {
+    vec![
+        Event::Ready,
+        Event::Passed,
+        Event::Failed(Why::new(Kind::Exited, "gone")),
+        Event::Failed(Why::new(Kind::Cancelled, "cancelled")),
+        Event::Failed(Why::new(Kind::RolledBack, "rolled back")),
+        Event::Promote,
+        Event::Reverted,
+    ]
+}
+
+/// What the duties of a phase may answer.
+fn answers(deployment: &Deployment) -> Vec<Event> {
+    deployment
+        .duties()
+        .iter()
+        .flat_map(|duty| match duty {
+            Duty::Start(_) => vec![
+                Event::Ready,
+                Event::Failed(Why::new(Kind::NotHealthy, "sick")),
+            ],
+            Duty::Split(_) => vec![],
+            Duty::Judge(_) => vec![Event::Passed, Event::Failed(Why::new(Kind::Exited, "gone"))],
+            Duty::Revert => vec![Event::Reverted],
+        })
+        .collect()
+}
+
+/// The longest way to an end from here, by any event; panics on a circle.
+fn longest(
+    deployment: &Deployment,
+    seen: &mut BTreeMap<String, usize>,
+    path: &mut BTreeSet<String>,
+) -> usize {
+    let key = deployment.phase.to_string();
+    if deployment.phase.is_end() {
+        return 0;
+    }
+    if let Some(known) = seen.get(&key) {
+        return *known;
+    }
+    assert!(path.insert(key.clone()), "a circle through {key}");
+    let mut length = 0;
+    for event in every_event() {
+        if let Ok(phase) = deployment.next(event) {
+            let next = Deployment {
+                phase,
+                ..deployment.clone()
+            };
+            length = length.max(1 + longest(&next, seen, path));
+        }
+    }
+    path.remove(&key);
+    seen.insert(key, length);
+    length
+}
+
+#[test]
+fn every_path_of_events_ends() {
+    for ladder in [Ladder::blue_green(Duration::from_secs(60)), canary()] {
+        let deployment = with_live().begin(1, ladder.clone());
+        let steps = longest(&deployment, &mut BTreeMap::new(), &mut BTreeSet::new());
+        assert_eq!(steps, 2 + ladder.steps().len(), "{ladder:?}");
+    }
+}
+
+#[test]
+fn every_phase_that_is_no_end_has_a_duty_whose_every_answer_it_understands() {
+    let mut open = VecDeque::from([with_live().begin(1, canary())]);
+    let mut seen = BTreeSet::new();
+    while let Some(deployment) = open.pop_front() {
+        if deployment.phase.is_end() || !seen.insert(deployment.phase.to_string()) {
+            continue;
+        }
+        let answers = answers(&deployment);
+        assert!(!answers.is_empty(), "nothing ends {}", deployment.phase);
+        for event in answers {
+            let phase = deployment.next(event).unwrap();
+            open.push_back(Deployment {
+                phase,
+                ..deployment.clone()
+            });
+        }
+    }
+    assert!(seen.len() >= 5, "{seen:?}");
+}
+
+/// Follow every order of events from `ledger`, and look at the traffic at each point.
+fn walk(ledger: &Ledger, ladder: Ladder, look: impl Fn(&Ledger)) -> usize {
+    let mut ledger = ledger.clone();
+    let number = ledger.add(release());
+    let deployment = ledger.begin(number, ladder);
+    let mut open = vec![(ledger, deployment)];
+    let mut points = 0;
+    while let Some((mut ledger, deployment)) = open.pop() {
+        ledger.record(&deployment);
+        points += 1;
+        look(&ledger);
+        let mut after_crash = ledger.clone();
+        after_crash.interrupted();
+        look(&after_crash);
+        for event in every_event() {
+            if let Ok(phase) = deployment.next(event) {
+                open.push((
+                    ledger.clone(),
+                    Deployment {
+                        phase,
+                        ..deployment.clone()
+                    },
+                ));
+            }
+        }
+    }
+    points
+}
+
+#[test]
+fn no_deploy_empties_a_live_pool() {
+    for ladder in [Ladder::blue_green(Duration::ZERO), canary()] {
+        let points = walk(&with_live(), ladder, |ledger| match ledger.traffic() {
+            Traffic::All(at) => assert!(!ledger.retiring.contains(&at), "{ledger:?}"),
+            Traffic::Shared {
+                live,
+                candidate,
+                weight,
+            } => {
+                assert!(!ledger.retiring.contains(&live), "{ledger:?}");
+                assert!(!ledger.retiring.contains(&candidate), "{ledger:?}");
+                assert!(weight > Percent::ZERO && weight < Percent::ALL);
+            }
+            Traffic::Stopped | Traffic::NothingDeployed => panic!("emptied: {ledger:?}"),
+        });
+        assert!(points >= 12, "{points}");
+    }
+}
+
+#[test]
+fn a_release_that_serves_or_may_serve_again_is_never_pruned() {
+    walk(&with_live(), canary(), |ledger| {
+        let mut pruned = ledger.clone();
+        pruned.prune(1);
+        for number in ledger.needed() {
+            assert!(pruned.releases.contains_key(&number), "{ledger:?}");
+        }
+    });
+}
+
+#[test]
+fn after_a_flip_the_old_release_is_retired_and_remembered_as_the_previous_one() {
+    let mut ledger = with_live();
+    let number = ledger.add(release());
+    let mut second = ledger.begin(number, Ladder::blue_green(Duration::ZERO));
+    let old = second.from.unwrap();
+    second.phase = Phase::Done;
+    ledger.record(&second);
+    assert_eq!(ledger.live, Some(second.to));
+    assert_eq!(ledger.previous, Some(1));
+    assert_eq!(ledger.retiring, [old]);
+    ledger.retired(old.slot);
+    assert!(ledger.retiring.is_empty());
+}
+
+#[test]
+fn a_stopped_service_remembers_what_to_start() {
+    let mut ledger = with_live();
+    let live = ledger.live.unwrap();
+    assert_eq!(ledger.stop(), Some(live));
+    assert_eq!(ledger.traffic(), Traffic::Stopped);
+    assert_eq!(ledger.stopped, Some(1));
+    assert_eq!(ledger.stop(), None);
+    let mut again = ledger.begin(1, Ladder::blue_green(Duration::ZERO));
+    again.phase = Phase::Done;
+    ledger.record(&again);
+    assert_eq!(ledger.stopped, None);
+    assert_eq!(ledger.traffic(), Traffic::All(again.to));
+}
+
+#[test]
+fn a_crash_before_the_flip_goes_back_and_one_after_it_goes_on() {
+    for (phase, expected) in [(Phase::Starting, 1), (Phase::Step(0), 2)] {
+        let mut ledger = with_live();
+        let number = ledger.add(release());
+        let mut deployment = ledger.begin(number, Ladder::blue_green(Duration::from_secs(60)));
+        deployment.phase = phase;
+        ledger.record(&deployment);
+        let text = serde_json::to_string(&ledger).unwrap();
+        let mut ledger: Ledger = serde_json::from_str(&text).unwrap();
+        assert!(ledger.interrupted().unwrap().phase.is_end());
+        assert_eq!(ledger.live.unwrap().release, expected);
+        assert!(ledger.retiring.is_empty());
+    }
+}
