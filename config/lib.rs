@@ -4,15 +4,17 @@
 //! checks it whole, and tells everything that is wrong with it at once.
 
 mod check;
+mod decode;
 mod error;
 pub mod file;
 mod form;
 pub mod names;
 pub mod pattern;
 mod read;
+mod suggest;
+mod tree;
 pub mod units;
 
-pub use check::check;
 pub use error::{Invalid, Problem, Problems};
 pub use file::{
     Admin, Config, Health, HealthKind, Listen, Ownership, PortRange, Service, Timeouts, fields,

@@ -109,12 +109,12 @@ impl Percent {
     }
 }
 
-impl TryFrom<u64> for Percent {
+impl TryFrom<u8> for Percent {
     type Error = Invalid;
 
-    fn try_from(number: u64) -> Result<Self, Invalid> {
-        match u8::try_from(number) {
-            Ok(share @ 0..=100) => Ok(Self(share)),
+    fn try_from(share: u8) -> Result<Self, Invalid> {
+        match share {
+            0..=100 => Ok(Self(share)),
             _ => Err(Invalid::plain("a share is 0 to 100 percent")),
         }
     }
@@ -131,7 +131,7 @@ impl FromStr for Percent {
                 "a whole number of percent, such as \"25%\"",
             ));
         }
-        Self::try_from(number.parse().unwrap_or(u64::MAX))
+        Self::try_from(number.parse().unwrap_or(u8::MAX))
     }
 }
 
@@ -272,7 +272,7 @@ impl<'de> Deserialize<'de> for Percent {
             }
 
             fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Percent, E> {
-                Percent::try_from(number).map_err(E::custom)
+                Percent::try_from(u8::try_from(number).unwrap_or(u8::MAX)).map_err(E::custom)
             }
 
             fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Percent, E> {
