@@ -1,0 +1,109 @@
+//! A small web app, the backend of the demo, the tests and the benches: well-behaved unless a flag
+//! says otherwise. Knows nothing about hotctl, only `PORT` and `HOST`.
+//!
+//! `GET /` answers the version: `--version-text`, else `SAMPLE_VERSION`, else what stands at the end
+//! of this program's own file after `sample-version:`. So a copy with a line appended is another
+//! release. `sample --help` lists the rest.
+
+#[path = "sample/flags.rs"]
+mod flags;
+#[path = "sample/http.rs"]
+mod http;
+#[path = "sample/misbehave.rs"]
+mod misbehave;
+#[path = "sample/routes.rs"]
+mod routes;
+
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use flags::{Flags, OnTerm};
+use http::Connection;
+use routes::App;
+
+fn main() -> ExitCode {
+    let flags = match Flags::read() {
+        Ok(flags) => flags,
+        Err(text) => {
+            eprintln!("sample: {text}");
+            return ExitCode::from(2);
+        }
+    };
+    if let Some(code) = misbehave::before_listening(&flags) {
+        return code;
+    }
+    // One thread: the app is to cost little beside what is measured.
+    let served = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|runtime| runtime.block_on(serve(flags)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("sample: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Answer until SIGTERM or SIGINT; then let what is in flight finish, and return.
+async fn serve(flags: Flags) -> io::Result<()> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut int = signal(SignalKind::interrupt())?;
+    let (host, port) = flags.address();
+    let listener = TcpListener::bind((host.as_str(), port))
+        .await
+        .map_err(|e| io::Error::new(e.kind(), format!("{host}:{port}: {e}")))?;
+    misbehave::say(&format!("listening on {}", listener.local_addr()?));
+
+    let (stop, stopping) = watch::channel(false);
+    let app = Arc::new(App::new(flags, stopping));
+    let connections = TaskTracker::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => { connections.spawn(converse(stream, app.clone())); }
+                // Out of file descriptors, or a client that is gone already: the next may do.
+                Err(_) => tokio::task::yield_now().await,
+            },
+            _ = int.recv() => break,
+            _ = term.recv() => match app.flags.on_term {
+                OnTerm::Stop => break,
+                OnTerm::Ignore => misbehave::say("SIGTERM ignored, as asked"),
+            },
+        }
+    }
+    misbehave::say("stopping");
+    let _ = stop.send(true);
+    // Who is in the backlog has a connection as far as they can tell, and gets an answer.
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        connections.spawn(converse(stream, app.clone()));
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+    Ok(())
+}
+
+/// Answer the requests of one connection, one after the other.
+async fn converse(stream: TcpStream, app: Arc<App>) {
+    let _ = stream.set_nodelay(true);
+    let mut connection = Connection::new(stream);
+    loop {
+        // A client that goes away is not this app's trouble.
+        let Ok(Some(head)) = connection.head(&app).await else {
+            return;
+        };
+        match routes::answer(connection, &head, &app).await {
+            Ok(Some(next)) => connection = next,
+            _ => return,
+        }
+    }
+}
