@@ -100,7 +100,7 @@ impl Rules {
             Admin::At(address) => Some((Place::default().key("admin"), address)),
             Admin::Off => None,
         };
-        for (place, address) in listeners.chain(admin) {
+        for (place, address) in admin.into_iter().chain(listeners) {
             match taken.iter().find(|(_, other)| collide(address, *other)) {
                 Some((other, same)) if *same == address => {
                     let reason = format!("the same address as {other}");
@@ -290,12 +290,10 @@ impl Rules {
                     match taken.get(&(host, path)) {
                         None => _ = taken.insert((host, path), (name, place)),
                         Some((other, with)) if *other != name && !told.contains(other) => {
-                            let what = if host.is_empty() {
-                                "every host, path "
-                            } else {
-                                host
-                            };
-                            let reason = format!("{what}{path} is that of service {other} already");
+                            let host = if host.is_empty() { "every host" } else { host };
+                            let reason = format!(
+                                "path {path:?} of {host} belongs to service {other} already"
+                            );
                             let hint = "other hosts or paths for one of the two";
                             told.push(other);
                             self.conflict(place, with.clone(), reason, hint);

@@ -50,6 +50,7 @@ pub(crate) enum Why {
 #[derive(Debug)]
 pub(crate) enum Due {
     List,
+    Table,
     Whole,
     /// Anything else, in words.
     Other(String),
@@ -87,10 +88,8 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.value {
-            Value::Nothing => visitor.visit_none(),
-            _ => visitor.visit_some(self),
-        }
+        // A null was left out with its key.
+        visitor.visit_some(self)
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
@@ -103,8 +102,17 @@ impl<'de> Deserializer<'de> for &'de Node {
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
         match self.value {
             Value::Table(_) => self.deserialize_any(visitor),
-            _ => Err(Wrong::new(Why::Kind(Due::Other("a table".into())))),
+            _ => Err(Wrong::new(Why::Kind(Due::Table))),
         }
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Wrong> {
+        self.deserialize_map(visitor)
     }
 
     fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
@@ -150,7 +158,7 @@ impl<'de> Deserializer<'de> for &'de Node {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u128 f32 f64 char str string bytes byte_buf unit
-        unit_struct tuple tuple_struct struct identifier ignored_any
+        unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 
@@ -163,7 +171,10 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
         &mut self,
         seed: T,
     ) -> Result<Option<T::Value>, Wrong> {
-        let Some((index, node)) = self.0.find(|(_, node)| !node.is_refused()) else {
+        let Some((index, node)) = self
+            .0
+            .find(|(_, node)| !matches!(node.value, Value::Refused))
+        else {
             return Ok(None);
         };
         seed.deserialize(node)
@@ -182,7 +193,9 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Wrong> {
-        self.1 = self.0.find(|entry| !entry.node.is_refused());
+        self.1 = self
+            .0
+            .find(|entry| !matches!(entry.node.value, Value::Refused | Value::Nothing));
         let Some(entry) = self.1 else { return Ok(None) };
         let key: StrDeserializer<'_, Wrong> = entry.key.as_str().into_deserializer();
         seed.deserialize(key).map(Some).map_err(|wrong| {

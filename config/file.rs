@@ -21,7 +21,7 @@ use crate::pattern::{HostPattern, PathPrefix, StatusSet};
 
 /// The whole file. `default()` is an empty one: every field as if it were left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
+#[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where hotctl takes requests: one `[[listen]]` table for each address. At least one.
     pub listen: Vec<Listen>,
@@ -52,7 +52,7 @@ pub struct Config {
 
 /// One address that takes requests: a `[[listen]]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
+#[serde(deny_unknown_fields)]
 pub struct Listen {
     /// Address and port, such as `"0.0.0.0:80"` or `"[::]:80"`. Port 0 takes a free one. No default.
     #[serde(with = "form::address")]
@@ -80,7 +80,7 @@ pub struct PortRange {
 /// How long hotctl waits for clients and for services: the `[timeouts]` table. None of these cuts a
 /// response, a WebSocket or an event stream that is under way.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
+#[serde(default, deny_unknown_fields)]
 pub struct Timeouts {
     /// To connect to a service, each try. Above 0. Default `"3s"`.
     #[serde(with = "form::duration")]
@@ -99,7 +99,7 @@ pub struct Timeouts {
 
 /// One service: a `[service.NAME]` table. Every field may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
+#[serde(default, deny_unknown_fields)]
 pub struct Service {
     /// Hosts it answers for: `"example.com"`, or `"*.example.com"` for all below (not `example.com`
     /// itself). An exact host goes before a starred one, and a longer one before a shorter. Default
@@ -137,7 +137,7 @@ pub struct Service {
 /// How a release is proved healthy, before it gets requests and as long as it does: the
 /// `[service.NAME.health]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
+#[serde(default, deny_unknown_fields)]
 pub struct Health {
     /// `"http"` sends a request and looks at the answer; `"tcp"` only connects. Default `"http"`.
     pub kind: HealthKind,

@@ -286,3 +286,108 @@ impl<'de> Deserialize<'de> for Percent {
         from.deserialize_any(Visitor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    use super::{Digest, Percent, ReleaseId, ServiceName, Slot};
+
+    #[test]
+    fn a_service_name_is_short_and_plain() {
+        let longest = "a".repeat(63);
+        for good in ["a", "0", "web", "api-2", "x-", "7up", &longest] {
+            assert_eq!(good.parse::<ServiceName>().unwrap().as_str(), good);
+        }
+        let too_long = "a".repeat(64);
+        for bad in [
+            "", "-web", "Web", "w_b", "web.", "wéb", "a b", "a@1", "../a", &too_long,
+        ] {
+            assert!(bad.parse::<ServiceName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_release_is_written_in_one_way_only() {
+        let id: ReleaseId = "web@7".parse().unwrap();
+        assert_eq!((id.service.as_str(), id.number), ("web", 7));
+        for bad in [
+            "web", "web@", "@7", "web@0", "web@07", "web@+7", "web@-1", "web@7 ", "web@7@7",
+        ] {
+            assert!(bad.parse::<ReleaseId>().is_err(), "{bad:?}");
+        }
+        assert!("web@4294967296".parse::<ReleaseId>().is_err());
+    }
+
+    #[test]
+    fn a_share_is_at_most_all() {
+        assert_eq!("100%".parse(), Ok(Percent::ALL));
+        assert_eq!("0".parse(), Ok(Percent::ZERO));
+        assert_eq!(
+            serde_json::from_str::<Percent>("25").unwrap().to_string(),
+            "25%"
+        );
+        assert_eq!(
+            serde_json::from_str::<Percent>("\"25%\"").unwrap().get(),
+            25
+        );
+        for bad in [
+            "",
+            "%",
+            "101",
+            "300",
+            "1.5",
+            "-1",
+            "+1",
+            "1e1",
+            "99999999999999999999",
+        ] {
+            assert!(bad.parse::<Percent>().is_err(), "{bad:?}");
+        }
+        for bad in ["101", "-1", "1.5", "300", "null", "[]"] {
+            assert!(serde_json::from_str::<Percent>(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_digest_is_64_lower_case_hex_digits() {
+        let zeros = "0".repeat(64);
+        assert_eq!(zeros.parse(), Ok(Digest::from_bytes([0; 32])));
+        let (upper, short, wide) = ("A".repeat(64), "0".repeat(63), "é".repeat(32));
+        for bad in [&upper, &short, &wide, "", &format!("{zeros}0")] {
+            assert!(bad.parse::<Digest>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn names_keep_their_column_in_a_table() {
+        let name: ServiceName = "web".parse().unwrap();
+        assert_eq!(format!("[{name:<5}] [{:>7}]", Slot(3)), "[web  ] [ slot 3]");
+        let services = BTreeMap::from([(name, 1)]);
+        assert_eq!(services.get("web"), Some(&1));
+    }
+
+    proptest! {
+        #[test]
+        fn every_name_is_read_back_from_what_it_displays(
+            name in "[a-z0-9][a-z0-9-]{0,62}", number in 1u32.., hash in any::<[u8; 32]>(), share in 0u8..=100
+        ) {
+            let service: ServiceName = name.parse().unwrap();
+            let release = ReleaseId { service: service.clone(), number };
+            let (digest, share) = (Digest::from_bytes(hash), Percent::try_from(share).unwrap());
+            prop_assert_eq!(&service.to_string(), &name);
+            prop_assert_eq!(release.to_string().parse(), Ok(release.clone()));
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+            prop_assert_eq!(share.to_string().parse(), Ok(share));
+            assert!(digest.to_string().starts_with(&digest.short()) && digest.short().len() == 12);
+
+            let whole = (service, release, digest, share, Slot(number));
+            let json = serde_json::to_string(&whole).unwrap();
+            prop_assert_eq!(serde_json::from_str::<(_, _, _, _, _)>(&json).unwrap(), whole);
+        }
+    }
+}

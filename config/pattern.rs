@@ -263,3 +263,215 @@ impl fmt::Display for StatusSet {
 form::as_text!(HostPattern, "a host such as \"example.com\"");
 form::as_text!(PathPrefix, "a path such as \"/api\"");
 form::as_text!(StatusSet, "status codes such as \"200-399,404\"");
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use proptest::prelude::{any, prop_assert_eq, prop_oneof, proptest};
+
+    use super::{HostPattern, PathPrefix, StatusSet};
+
+    fn host(text: &str) -> Result<HostPattern, String> {
+        text.parse()
+            .map_err(|error: crate::Invalid| error.to_string())
+    }
+
+    fn path(text: &str) -> Result<PathPrefix, String> {
+        text.parse()
+            .map_err(|error: crate::Invalid| error.to_string())
+    }
+
+    #[test]
+    fn a_host_is_kept_in_the_form_that_is_compared() {
+        for (text, kept) in [
+            ("Example.COM", "example.com"),
+            ("example.com.", "example.com"),
+            ("*.Example.com", "*.example.com"),
+            ("localhost", "localhost"),
+            ("my_app.local", "my_app.local"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("[::1]", "[::1]"),
+            ("[0:0::0:1]", "[::1]"),
+            ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ] {
+            assert_eq!(host(text).unwrap().as_str(), kept, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_is_none_says_what_to_write() {
+        for (text, message) in [
+            (
+                "*",
+                "a star without a host\n  try: leave hosts out: then every host is meant",
+            ),
+            (
+                "a.example:8080",
+                "a host has no port here\n  try: \"a.example\"",
+            ),
+            ("::1", "an IPv6 host without brackets\n  try: \"[::1]\""),
+            (
+                "bücher.example",
+                "a host is written in ASCII\n  try: its \"xn--\" form",
+            ),
+        ] {
+            assert_eq!(host(text).unwrap_err(), message);
+        }
+        let long_label = "a".repeat(64);
+        let long = vec!["a".repeat(63); 4].join(".");
+        for bad in [
+            "",
+            ".",
+            "..",
+            "*.",
+            "a..b",
+            ".a",
+            "*a.example",
+            "a.*.example",
+            "**.a",
+            "http://a.example",
+            "a.example/x",
+            "a b",
+            "a,b",
+            "[::1",
+            "[zz]",
+            "300.1.1.1",
+            "1.2.3",
+            "a:b",
+            "a\0",
+            &long,
+            &long_label,
+        ] {
+            assert!(host(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_star_stands_for_one_label_or_more_and_not_for_none() {
+        let star = host("*.example.com").unwrap();
+        assert_eq!(star.suffix(), Some(".example.com"));
+        for (name, meant) in [
+            ("a.example.com", true),
+            ("a.b.example.com", true),
+            ("example.com", false),
+            (".example.com", false),
+            ("aexample.com", false),
+            ("example.com.evil", false),
+        ] {
+            assert_eq!(star.matches(name), meant, "{name}");
+        }
+        let exact = host("example.com").unwrap();
+        assert!(
+            exact.suffix().is_none()
+                && exact.matches("example.com")
+                && !exact.matches("a.example.com")
+        );
+    }
+
+    #[test]
+    fn a_path_prefix_ends_at_a_segment() {
+        let api = path("/api/").unwrap();
+        assert_eq!(api.as_str(), "/api");
+        for (sent, meant) in [
+            ("/api", true),
+            ("/api/", true),
+            ("/api/x", true),
+            ("/apix", false),
+            ("/", false),
+            ("", false),
+        ] {
+            assert_eq!(api.matches(sent), meant, "{sent}");
+        }
+        assert!(PathPrefix::default().matches("/anything"));
+        assert_eq!(path("///").unwrap(), PathPrefix::default());
+    }
+
+    #[test]
+    fn a_path_that_is_none_says_what_to_write() {
+        assert_eq!(
+            path("api").unwrap_err(),
+            "a path begins with \"/\"\n  try: \"/api\""
+        );
+        assert_eq!(
+            path("/api/*").unwrap_err(),
+            "a path is a prefix already, without a star\n  try: \"/api/\""
+        );
+        assert_eq!(
+            path("/a?b").unwrap_err(),
+            "a path has no query and no fragment\n  try: \"/a\""
+        );
+        for bad in [
+            "", "/a b", "/ä", "/a//b", "//a", "/a/../b", "/./a", "/a#", "/a\n",
+        ] {
+            assert!(path(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn status_codes_are_sorted_and_joined() {
+        for (text, kept) in [
+            ("200", "200"),
+            ("100-499", "100-499"),
+            ("404,200-399", "200-399,404"),
+            ("200-299,300-399", "200-399"),
+            ("200-299, 250-260", "200-299"),
+            ("599,100", "100,599"),
+        ] {
+            assert_eq!(
+                text.parse::<StatusSet>().unwrap().to_string(),
+                kept,
+                "{text}"
+            );
+        }
+        for bad in [
+            "",
+            ",",
+            "200,",
+            "99",
+            "600",
+            "1000",
+            "2xx",
+            "300-200",
+            "200-",
+            "-200",
+            "+20",
+            "200-300-400",
+        ] {
+            assert!(bad.parse::<StatusSet>().is_err(), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_of_status_codes_holds_what_was_written(
+            spans in proptest::collection::vec((100u16..600, 0u16..60), 1..8)
+        ) {
+            let spans: Vec<_> = spans.iter().map(|(a, more)| (*a, (a + more).min(599))).collect();
+            let written: Vec<_> = spans.iter().map(|(a, b)| format!("{a}-{b}")).collect();
+            let set: StatusSet = written.join(",").parse().unwrap();
+            for code in 0..1000 {
+                let meant = spans.iter().any(|(a, b)| (*a..=*b).contains(&code));
+                prop_assert_eq!(set.contains(code), meant, "{}", code);
+            }
+            prop_assert_eq!(set.to_string().parse(), Ok(set));
+        }
+
+        #[test]
+        fn what_is_accepted_is_read_back_from_what_it_displays(
+            text in prop_oneof![any::<String>(), "[a-c*.:/0-9\\[\\]%_-]{0,10}"]
+        ) {
+            if let Ok(host) = host(&text) {
+                prop_assert_eq!(host.to_string().parse(), Ok(host.clone()));
+                assert!(!host.as_str().contains(char::is_uppercase));
+            }
+            if let Ok(path) = path(&text) {
+                assert!(path.matches(path.as_str()));
+                prop_assert_eq!(path.to_string().parse(), Ok(path));
+            }
+            if let Ok(set) = text.parse::<StatusSet>() {
+                prop_assert_eq!(set.to_string().parse(), Ok(set));
+            }
+        }
+    }
+}

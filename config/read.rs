@@ -117,9 +117,10 @@ pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Proble
         refused.push(place);
     };
     if let Some(config) = &config {
+        // A value that was refused now has its default, about which nobody wants to hear. And where an
+        // element of a list is left out, the numbers of the others are off.
+        let touched = |place: &Place| refused.iter().any(|refused| refused.list().overlaps(place));
         for finding in check(config) {
-            // A value that was refused now has its default, about which nobody wants to hear.
-            let touched = |place: &Place| refused.iter().any(|refused| refused.overlaps(place));
             if !touched(&finding.place) && !finding.with.as_ref().is_some_and(touched) {
                 problems.push(locate(finding, &tree, origin));
             }
@@ -129,6 +130,7 @@ pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Proble
         Some(config) if problems.is_empty() => Ok(config),
         _ => {
             problems.sort_by_key(|problem| problem.line);
+            problems.truncate(MOST);
             Err(Problems(problems))
         }
     }
@@ -199,10 +201,7 @@ fn phrase(wrong: Wrong, tree: &Node, format: Format, file: &Path) -> Problem {
             shown = Some(format!("{name:?}"));
             (invalid.reason, invalid.hint)
         }
-        Why::Missing(field) => (
-            format!("{field} is missing"),
-            Some(format!("{field} has no default, so write it")),
-        ),
+        Why::Missing(field) => (format!("{field} is missing"), missing(field)),
         Why::Choice(known) => {
             let word = match value {
                 Some(Value::Text(word)) => word,
@@ -220,6 +219,7 @@ fn phrase(wrong: Wrong, tree: &Node, format: Format, file: &Path) -> Problem {
             let hint = value.and_then(|value| remedy(&due, value, &name, format));
             let due = match due {
                 Due::List => "a list".into(),
+                Due::Table => "a table".into(),
                 Due::Whole => "a whole number".into(),
                 Due::Other(due) => due,
             };
@@ -237,18 +237,29 @@ fn phrase(wrong: Wrong, tree: &Node, format: Format, file: &Path) -> Problem {
     }
 }
 
+/// How to write a field that has no default.
+fn missing(field: &str) -> Option<String> {
+    (field == "address").then(|| "an address such as \"0.0.0.0:80\"".into())
+}
+
 /// A field that does not exist: the one that was meant, or the table it belongs to, or all there are.
 fn unknown(place: &Place, name: &str, known: &[&str]) -> (String, Option<String>) {
     if name == "tls" && matches!(place.0.first(), Some(Step::Key(top)) if top == "listen") {
         let hint = "leave it out, and end TLS in a proxy in front of hotctl";
         return ("not yet supported".into(), Some(hint.into()));
     }
+    let service = match place.0.as_slice() {
+        [Step::Key(top), Step::Key(service), ..] if top == "service" => service,
+        _ => "NAME",
+    };
     let elsewhere = || {
         let table = |field: &String| {
-            field
-                .strip_suffix(name)?
-                .strip_suffix('.')
-                .map(String::from)
+            Some(
+                field
+                    .strip_suffix(name)?
+                    .strip_suffix('.')?
+                    .replace("NAME", service),
+            )
         };
         let tables: Vec<_> = fields().iter().filter_map(table).collect();
         (!tables.is_empty()).then(|| format!("{name} in [{}]", tables.join("] or [")))
@@ -277,6 +288,12 @@ fn remedy(due: &Due, value: &Value, name: &str, format: Format) -> Option<String
             Some(format!("[{}]", words.join(", ")))
         }
         (Due::List, Value::Text(_)) => value.shown().map(|shown| format!("[{shown}]")),
+        (Due::Table, Value::List(_)) if name == "service" => {
+            Some("[service.NAME], with its name and single brackets".into())
+        }
+        (Due::Table, Value::Text(kind)) if name == "health" => {
+            Some(format!("health.kind = {kind:?}"))
+        }
         (Due::Whole, Value::Text(text)) => text
             .parse::<u32>()
             .ok()

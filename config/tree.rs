@@ -56,11 +56,6 @@ pub(crate) enum Step {
 }
 
 impl Node {
-    /// Whether it was refused before.
-    pub(crate) fn is_refused(&self) -> bool {
-        matches!(self.value, Value::Refused)
-    }
-
     /// The node at a place.
     pub(crate) fn get(&self, place: &Place) -> Option<&Node> {
         place
@@ -169,6 +164,14 @@ impl Place {
         self.0.iter().zip(&other.0).all(|(a, b)| a == b)
     }
 
+    /// The list whose element this is, or itself.
+    pub(crate) fn list(&self) -> Self {
+        match self.0.split_last() {
+            Some((Step::Index(_), list)) => Self(list.into()),
+            _ => self.clone(),
+        }
+    }
+
     fn with(&self, step: Step) -> Self {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
@@ -198,41 +201,56 @@ pub(crate) fn from_toml(text: &str, file: &Path) -> Result<Node, Problems> {
     let lines = Lines::new(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return Ok(Node {
-            line: 1,
-            value: toml_table(table.into_inner(), &lines),
-        });
+        let value = toml_table(table.into_inner(), &lines);
+        return Ok(Node { line: 1, value });
     }
-    let mut problems: Vec<Problem> = Vec::new();
-    for error in errors {
-        let line = lines.at(error.span().map_or(0, |span| span.start));
-        // What follows from the first slip in a line is not worth telling.
-        if problems.iter().any(|problem| problem.line == Some(line)) {
-            continue;
-        }
+    let mut slips: Vec<_> = errors
+        .iter()
+        .map(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let open_list = error.message().contains("array");
+            (lines.at(start), !open_list, start, error.message())
+        })
+        .collect();
+    slips.sort();
+    // What follows from the first slip in a line is not worth telling.
+    slips.dedup_by_key(|(line, ..)| *line);
+    let mut problems = Vec::new();
+    for (line, closed, start, message) in slips {
         let written = text.lines().nth(line - 1).unwrap_or_default();
+        let (reason, hint) = match quotes(written, lines.column(start)) {
+            _ if !closed => (
+                message,
+                Some("closing the list before it with \"]\"".into()),
+            ),
+            Some(quoted) => ("text must be in quotes", Some(quoted)),
+            None => (message, None),
+        };
+        let shown = Value::Odd("", written.trim().into()).shown();
         problems.push(Problem {
             file: file.into(),
             line: Some(line),
             field: String::new(),
-            value: Value::Odd("", written.trim().into())
-                .shown()
-                .filter(|shown| !shown.is_empty()),
-            reason: error.message().into(),
-            hint: quotes(written),
+            value: shown.filter(|shown| !shown.is_empty()),
+            reason: reason.into(),
+            hint,
         });
+        // What comes after an open list is taken for a part of it.
+        if !closed {
+            break;
+        }
     }
-    problems.sort_by_key(|problem| problem.line);
     Err(Problems(problems))
 }
 
-/// The commonest slip in TOML, `start_timeout = 30s`, has a remedy of its own.
-fn quotes(line: &str) -> Option<String> {
+/// The commonest slip in TOML, `start_timeout = 30s`, has a remedy of its own. `slip` is the column
+/// where the parser gave up, from 0.
+fn quotes(line: &str, slip: usize) -> Option<String> {
     let (key, value) = line.split_once('=')?;
     let value = value.split('#').next()?.trim();
     let bare = |c: char| c.is_ascii_alphanumeric() || ".:/-_*%".contains(c);
-    (!value.is_empty() && value.chars().all(bare))
-        .then(|| format!("text in quotes: {} = \"{value}\"", key.trim()))
+    let is_text = value.chars().any(|c| !c.is_ascii_digit()) && value.chars().all(bare);
+    (slip > key.len() && is_text).then(|| format!("{} = \"{value}\"", key.trim()))
 }
 
 fn toml_table(table: DeTable<'_>, lines: &Lines) -> Value {
@@ -308,7 +326,7 @@ impl<'a> Json<'a> {
         let line = self.line_of(written);
         let syntax = |error| self.syntax(error, written);
         if place.0.len() > Self::DEEPEST {
-            return Err(self.problem(line, place, "nested too deeply".into()));
+            return Err(self.problem(line, &Place::default(), "nested too deeply".into()));
         }
         let value = match written.as_bytes().first() {
             Some(b'{') => {
@@ -404,7 +422,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// Where the lines of a text begin.
+/// Where the lines of a text end.
 struct Lines(Vec<usize>);
 
 impl Lines {
@@ -415,5 +433,12 @@ impl Lines {
     /// The line of a byte, from 1.
     fn at(&self, byte: usize) -> usize {
         self.0.partition_point(|newline| *newline < byte) + 1
+    }
+
+    /// The column of a byte, in bytes from 0.
+    fn column(&self, byte: usize) -> usize {
+        let before = self.0.partition_point(|newline| *newline < byte);
+        let begin = before.checked_sub(1).and_then(|last| self.0.get(last));
+        byte - begin.map_or(0, |newline| newline + 1)
     }
 }

@@ -193,3 +193,155 @@ fn number_and_unit(text: &str) -> Result<(u64, &str, &str), String> {
 fn rounded(value: u128, unit: u128) -> u128 {
     (value + unit / 2) / unit
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use std::time::Duration;
+
+    use proptest::prelude::{any, prop_assert_eq, proptest};
+
+    use super::{LONGEST, brief, parse_bytes, parse_duration, show_bytes, show_duration};
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, millis) in [
+            ("30s", 30_000),
+            ("1m30s", 90_000),
+            ("250ms", 250),
+            ("1h", 3_600_000),
+            ("2d", 172_800_000),
+            ("90m", 5_400_000),
+            ("1m90s", 150_000),
+            ("1s500ms", 1_500),
+            ("0s", 0),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_none_says_why() {
+        for (text, reason) in [
+            ("", "a time is empty"),
+            ("30", "30 has no unit"),
+            ("1m30", "30 has no unit"),
+            ("30 parsecs", "unknown unit \"parsecs\""),
+            ("30S", "unknown unit \"S\""),
+            ("30 s", "a space at the unit \"s\""),
+            ("1m 30s", "a space at the unit \"m\""),
+            ("30s ", "a space at the unit \"s\""),
+            (" 30s", "\" 30s\" where a number is due"),
+            ("-1s", "a sign where a number is due"),
+            ("1.5s", "a fraction: only whole numbers are known"),
+            ("30s1m", "\"m\" stands after a unit that is not larger"),
+            ("1s1s", "\"s\" stands after a unit that is not larger"),
+            ("s", "\"s\" where a number is due"),
+            ("٣s", "\"٣s\" where a number is due"),
+            ("36501d", "a time is at most 36500d"),
+            ("99999999999999999999s", "99999999999999999999 is too large"),
+            ("18446744073709551615d", "a time is at most 36500d"),
+        ] {
+            assert_eq!(parse_duration(text), Err(reason.into()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_shown_in_the_shorter_of_the_two_ways() {
+        for (millis, shown) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (1_500, "1500ms"),
+            (60_000, "1m"),
+            (90_000, "90s"),
+            (3_600_000, "1h"),
+            (3_661_000, "3661s"),
+            (5_400_000, "90m"),
+            (86_400_000, "1d"),
+        ] {
+            assert_eq!(show_duration(Duration::from_millis(millis)), shown);
+        }
+        assert_eq!(show_duration(Duration::new(60, 1)), "1m1ns");
+    }
+
+    #[test]
+    fn times_for_people_are_rounded_and_carried() {
+        for (micros, shown) in [
+            (0, "0 ns"),
+            (3, "3.0 µs"),
+            (850, "850 µs"),
+            (1_000, "1.0 ms"),
+            (4_240, "4.2 ms"),
+            (412_000, "412 ms"),
+            (999_960, "1.0 s"),
+            (3_240_000, "3.2 s"),
+            (59_900_000, "59.9 s"),
+            (59_960_000, "1 m"),
+            (65_000_000, "1 m 5 s"),
+            (3_599_900_000, "1 h"),
+            (7_500_000_000, "2 h 5 m"),
+            (86_390_000_000, "1 d"),
+            (273_600_000_000, "3 d 4 h"),
+        ] {
+            assert_eq!(brief(Duration::from_micros(micros)), shown, "{micros} µs");
+        }
+        assert_eq!(brief(Duration::from_nanos(850)), "850 ns");
+        assert_eq!(brief(Duration::from_nanos(9_960)), "10 µs");
+    }
+
+    #[test]
+    fn sizes_are_read_and_refused() {
+        assert_eq!(parse_bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(parse_bytes("0B"), Ok(0));
+        let overflow = "16777216TiB";
+        for bad in [
+            "", "64", "MiB", "64MB", "64 MiB", "1MiB5B", "-1B", "1.5KiB", overflow,
+        ] {
+            assert!(parse_bytes(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(show_bytes(1000), "1000B");
+        assert_eq!(show_bytes(3 << 30), "3GiB");
+    }
+
+    proptest! {
+        #[test]
+        fn a_time_is_read_back_from_what_is_shown(
+            secs in 0..LONGEST.as_secs(), nanos in 0u32..1_000_000_000, scale in 0u32..10
+        ) {
+            let coarse = 10u32.pow(scale);
+            let time = Duration::new(secs, nanos / coarse * coarse);
+            prop_assert_eq!(parse_duration(&show_duration(time)), Ok(time));
+            prop_assert_eq!(parse_duration(&show_duration(time / coarse)), Ok(time / coarse));
+        }
+
+        #[test]
+        fn a_size_is_read_back_from_what_is_shown(bytes in any::<u64>(), shift in 0u32..64) {
+            let bytes = bytes >> shift << (shift / 2);
+            prop_assert_eq!(parse_bytes(&show_bytes(bytes)), Ok(bytes));
+        }
+
+        #[test]
+        fn no_text_is_too_odd_to_be_answered(text in any::<String>(), near in "[0-9.+ a-zµ-]{0,12}") {
+            for text in [&text, &near] {
+                let (time, size) = (parse_duration(text), parse_bytes(text));
+                if let Ok(time) = time {
+                    prop_assert_eq!(parse_duration(&show_duration(time)), Ok(time));
+                }
+                if let Ok(size) = size {
+                    prop_assert_eq!(parse_bytes(&show_bytes(size)), Ok(size));
+                }
+            }
+        }
+
+        #[test]
+        fn every_time_is_brief(nanos in any::<u64>(), shift in 0u32..64) {
+            let shown = brief(Duration::from_nanos(nanos >> shift));
+            assert!(shown.chars().count() <= 12, "{shown}");
+        }
+    }
+}
