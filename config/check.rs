@@ -313,3 +313,7 @@ fn collide(a: SocketAddr, b: SocketAddr) -> bool {
     };
     a.port() == b.port() && a.port() != 0 && ip(a.ip(), b.ip())
 }
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

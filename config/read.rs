@@ -304,3 +304,7 @@ fn remedy(due: &Due, value: &Value, name: &str, format: Format) -> Option<String
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[path = "read_tests.rs"]
+pub(crate) mod tests;

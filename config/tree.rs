@@ -306,7 +306,11 @@ pub(crate) fn from_json(text: &str, file: &Path) -> Result<Node, Problems> {
         file,
         lines: Lines::new(text),
     };
-    let whole: &RawValue = serde_json::from_str(text).map_err(|error| json.syntax(error, text))?;
+    let whole: &RawValue = serde_json::from_str(text).map_err(|error| {
+        // Who reads the values knows better words, such as "trailing comma", than who skips them.
+        let better = serde_json::from_str::<serde_json::Value>(text).err();
+        json.syntax(better.unwrap_or(error), text)
+    })?;
     json.node(whole, &Place::default())
 }
 
