@@ -1,1 +1,27 @@
-//! placeholder
+//! The life of a request: which service it is for, which release serves it, and how it gets there
+//! and back.
+//!
+//! Knows the words of `config`, and nothing of deployments, processes or the control API. The
+//! seam to those is [`Switch`]: they change splits and wait for drains, requests pick.
+//!
+//! Without the feature `serve` this crate is the switch alone, without pingora and tokio.
+
+mod pool;
+mod split;
+mod switch;
+mod sync;
+mod table;
+
+#[cfg(feature = "serve")]
+mod metrics;
+
+#[cfg(all(test, loom))]
+mod model;
+
+pub use pool::{Drained, Pool, Ticket};
+pub use split::{Closed, Split};
+pub use switch::{Ask, NoRoute, Stale, Switch, UnknownService};
+pub use table::{Route, Table};
+
+#[cfg(feature = "serve")]
+pub use metrics::{Metrics, Switching};

@@ -1,0 +1,296 @@
+//! What the proxy counts. The names, labels and buckets here are a documented contract.
+//!
+//! The registry is handed in. A request does not look anything up: the handles of its service are
+//! kept with the pool that it was given. Knows nothing of HTTP beyond status codes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use hotctl_config::ServiceName;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use crate::switch::Switch;
+
+/// All metrics of the proxy.
+pub struct Metrics {
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    upstream_errors: IntCounterVec,
+    retries: IntCounterVec,
+    switch_duration: HistogramVec,
+    switch_errors: IntCounterVec,
+    drain_cut: IntCounterVec,
+    in_flight: InFlight,
+    meters: RwLock<HashMap<ServiceName, Arc<Meter>>>,
+    unrouted: Classes,
+}
+
+/// The `service` label of requests that belong to no service. No service can have this name.
+const NO_SERVICE: &str = "-";
+
+impl Metrics {
+    /// Makes them and registers them.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_requests_total",
+                    "Requests answered, by status code; 499 where the client left first; service \"-\" where no service had the host and path.",
+                ),
+                &["service", "code"],
+            )?,
+            duration: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_request_duration_seconds",
+                    "Time from the header of a request to the last byte of its answer; for WebSockets and event streams, their whole life.",
+                )
+                .buckets(vec![
+                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+                    5.0, 10.0, 30.0,
+                ]),
+                &["service"],
+            )?,
+            upstream_errors: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_upstream_errors_total",
+                    "Failed attempts to reach a release or to get an answer from it, retried ones included.",
+                ),
+                &["service", "kind"],
+            )?,
+            retries: IntCounterVec::new(
+                Opts::new("hotctl_retries_total", "Attempts that were made again."),
+                &["service"],
+            )?,
+            switch_duration: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_switch_duration_seconds",
+                    "Time from the order to flip until no request can choose the old release any more.",
+                )
+                .buckets(vec![
+                    1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3,
+                    5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1,
+                ]),
+                &["service"],
+            )?,
+            switch_errors: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_switch_errors_total",
+                    "Requests that hotctl answered with an error, or cut, between the start of a flip and the end of its drain.",
+                ),
+                &["service", "kind"],
+            )?,
+            drain_cut: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_drain_cut_total",
+                    "Requests still open when the time of a drain was over.",
+                ),
+                &["service"],
+            )?,
+            in_flight: InFlight::new()?,
+            meters: RwLock::default(),
+            unrouted: Classes::default(),
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.duration.clone()))?;
+        registry.register(Box::new(metrics.upstream_errors.clone()))?;
+        registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.switch_duration.clone()))?;
+        registry.register(Box::new(metrics.switch_errors.clone()))?;
+        registry.register(Box::new(metrics.drain_cut.clone()))?;
+        registry.register(Box::new(metrics.in_flight.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Makes `hotctl_requests_in_flight` count the tickets of this switch.
+    pub(crate) fn watch(&self, switch: &Arc<Switch>) {
+        *locked(&self.in_flight.switch) = Arc::downgrade(switch);
+    }
+
+    /// Says that a service is being switched, from the start of a flip to the end of its drain. As
+    /// long as one guard lives, the service's errors count in `hotctl_switch_errors_total`.
+    pub fn switching(self: &Arc<Self>, service: &ServiceName) -> Switching {
+        let meter = self.meter(service);
+        meter.switching.fetch_add(1, Ordering::AcqRel);
+        Switching { meter }
+    }
+
+    /// Says how long a flip took until no request could choose the old release any more.
+    pub fn switched(&self, service: &ServiceName, took: Duration) {
+        self.meter(service)
+            .switch_duration
+            .observe(took.as_secs_f64());
+    }
+
+    /// Says that a drain ended with `requests` still open.
+    pub fn cut(&self, service: &ServiceName, requests: usize) {
+        let meter = self.meter(service);
+        let requests = u64::try_from(requests).unwrap_or(u64::MAX);
+        // Both series are there from the first drain on, so that an increase can be seen.
+        meter.drain_cut.inc_by(requests);
+        let labels = [service.as_str(), "cut"];
+        self.switch_errors
+            .with_label_values(&labels)
+            .inc_by(requests);
+    }
+
+    /// The handles of a service. Looked up once per pool; by requests without a pool each time.
+    pub(crate) fn meter(&self, service: &ServiceName) -> Arc<Meter> {
+        let known = self.meters.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = known.get(service) {
+            return meter.clone();
+        }
+        drop(known);
+        let mut known = self.meters.write().unwrap_or_else(PoisonError::into_inner);
+        let meter = known.entry(service.clone()).or_insert_with(|| {
+            let label = [service.as_str()];
+            Arc::new(Meter {
+                codes: Classes::default(),
+                duration: self.duration.with_label_values(&label),
+                retries: self.retries.with_label_values(&label),
+                switch_duration: self.switch_duration.with_label_values(&label),
+                drain_cut: self.drain_cut.with_label_values(&label),
+                switching: AtomicUsize::new(0),
+                service: service.clone(),
+            })
+        });
+        meter.clone()
+    }
+
+    /// Counts a request that is over.
+    pub(crate) fn request(&self, meter: Option<&Meter>, code: u16, took: Duration) {
+        let (codes, label) = match meter {
+            Some(meter) => {
+                meter.duration.observe(took.as_secs_f64());
+                (&meter.codes, meter.service.as_str())
+            }
+            None => (&self.unrouted, NO_SERVICE),
+        };
+        codes.count(code, || {
+            self.requests.with_label_values(&[label, &code.to_string()])
+        });
+    }
+
+    /// Counts an attempt that failed.
+    pub(crate) fn upstream_error(&self, meter: &Meter, kind: &str) {
+        let labels = [meter.service.as_str(), kind];
+        self.upstream_errors.with_label_values(&labels).inc();
+    }
+
+    /// Counts an error that a client got to see.
+    pub(crate) fn refused(&self, meter: &Meter, kind: &str) {
+        if meter.switching.load(Ordering::Acquire) > 0 {
+            let labels = [meter.service.as_str(), kind];
+            self.switch_errors.with_label_values(&labels).inc();
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+/// See [`Metrics::switching`].
+#[must_use = "the switch is over when it is dropped"]
+pub struct Switching {
+    meter: Arc<Meter>,
+}
+
+impl Drop for Switching {
+    fn drop(&mut self) {
+        self.meter.switching.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl fmt::Debug for Switching {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Switching({})", self.meter.service)
+    }
+}
+
+/// The handles of one service.
+pub(crate) struct Meter {
+    service: ServiceName,
+    codes: Classes,
+    duration: Histogram,
+    pub(crate) retries: IntCounter,
+    switch_duration: Histogram,
+    drain_cut: IntCounter,
+    /// How many switches are going on.
+    switching: AtomicUsize,
+}
+
+/// Counters by status code, made when a code first occurs: 100 to 599, in rows of 100, since
+/// hardly any service uses more than three of the rows.
+#[derive(Default)]
+struct Classes([OnceLock<Box<[OnceLock<IntCounter>; 100]>>; 5]);
+
+impl Classes {
+    fn count(&self, code: u16, make: impl FnOnce() -> IntCounter) {
+        let (class, rest) = (usize::from(code / 100), usize::from(code % 100));
+        match class.checked_sub(1).and_then(|class| self.0.get(class)) {
+            Some(row) => {
+                let row = row.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
+                row[rest].get_or_init(make).inc();
+            }
+            // No code that HTTP knows: rare enough to look it up.
+            None => make().inc(),
+        }
+    }
+}
+
+/// `hotctl_requests_in_flight`: nobody counts it, it is the tickets of the pools when it is asked.
+#[derive(Clone)]
+struct InFlight {
+    desc: Desc,
+    switch: Arc<Mutex<Weak<Switch>>>,
+}
+
+impl InFlight {
+    const NAME: &str = "hotctl_requests_in_flight";
+    const HELP: &str = "Requests that a release is serving now.";
+    const LABELS: [&str; 2] = ["service", "release"];
+
+    fn new() -> Result<Self, prometheus::Error> {
+        let labels = Self::LABELS.map(str::to_owned).to_vec();
+        Ok(Self {
+            desc: Desc::new(Self::NAME.into(), Self::HELP.into(), labels, HashMap::new())?,
+            switch: Arc::default(),
+        })
+    }
+}
+
+impl Collector for InFlight {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let Some(switch) = locked(&self.switch).upgrade() else {
+            return Vec::new();
+        };
+        let Ok(gauge) = IntGaugeVec::new(Opts::new(Self::NAME, Self::HELP), &Self::LABELS) else {
+            return Vec::new();
+        };
+        for pool in switch.pools() {
+            let release = pool.release();
+            let tickets = i64::try_from(pool.tickets()).unwrap_or(i64::MAX);
+            let labels = [release.service.as_str(), &release.to_string()];
+            // Added, not set: a release that was restarted has two pools for a while.
+            gauge.with_label_values(&labels).add(tickets);
+        }
+        gauge.collect()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,284 @@
+//! One release's addresses, and the tickets of the requests that it is serving.
+//!
+//! Knows nothing of routes, of splits or of HTTP. A pool counts on one seat per shard, so that
+//! requests on different cores do not write to the same cache line; the sum is taken only by the
+//! one who waits for it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use hotctl_config::{ReleaseId, ServiceName, Slot};
+
+use crate::sync::{AtomicUsize, Mutex, Padded, lock};
+
+/// The addresses of one running release. A clone is another handle to the same pool.
+#[derive(Clone)]
+pub struct Pool {
+    shared: Arc<Shared>,
+    seats: Arc<[Arc<Seat>]>,
+}
+
+impl Pool {
+    /// A pool of `release` in `slot`, with no ticket taken.
+    ///
+    /// There is always a `first` address, so a pool cannot be empty; requests take `first` and
+    /// `more` in turn. `shards` should be what the switch was made with: another number works,
+    /// it only makes cores share counters.
+    pub fn new(
+        release: ReleaseId,
+        slot: Slot,
+        first: SocketAddr,
+        more: &[SocketAddr],
+        shards: NonZeroUsize,
+    ) -> Self {
+        // Unique in the process, never reused: an upstream connection kept open for one pool can
+        // then not be taken for another, even where both had the same port one after the other.
+        // 0 is left out because pingora's peers have it by default.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let shared = Arc::new(Shared {
+            release,
+            slot,
+            addresses: std::iter::once(first).chain(more.iter().copied()).collect(),
+            group_key: NEXT.fetch_add(1, Ordering::Relaxed),
+            waiting: Mutex::new(Vec::new()),
+            #[cfg(feature = "serve")]
+            meter: std::sync::OnceLock::new(),
+        });
+        let seats = (0..shards.get())
+            .map(|_| {
+                Arc::new(Seat {
+                    tickets: Padded(AtomicUsize::new(0)),
+                    turn: AtomicU64::new(0),
+                    shared: shared.clone(),
+                })
+            })
+            .collect();
+        Self { shared, seats }
+    }
+
+    /// The release that the pool serves.
+    pub fn release(&self) -> &ReleaseId {
+        &self.shared.release
+    }
+
+    /// Where the release runs.
+    pub fn slot(&self) -> Slot {
+        self.shared.slot
+    }
+
+    /// All addresses, at least one.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.shared.addresses
+    }
+
+    /// A number that no other pool of this process has or had.
+    pub fn group_key(&self) -> u64 {
+        self.shared.group_key
+    }
+
+    /// The requests in flight on this pool, now. Exact once the pool is out of every split;
+    /// while it is in one, a number that was about right a moment ago.
+    pub fn tickets(&self) -> usize {
+        self.seats
+            .iter()
+            .map(|seat| seat.tickets.load(Ordering::Acquire) & !RETIRING)
+            .sum()
+    }
+
+    /// Resolves when no ticket is out. It can be awaited by several at once, and again.
+    ///
+    /// It only means something for a pool that is out of every split, see [`crate::Switch::split`].
+    pub fn drained(&self) -> Drained<'_> {
+        Drained { pool: self }
+    }
+
+    /// The seat that a shard of the switch counts on.
+    pub(crate) fn seat(&self, shard: usize) -> Arc<Seat> {
+        // Never empty, see `new`.
+        self.seats[shard % self.seats.len()].clone()
+    }
+
+    /// Is it the same pool, not only the same release?
+    pub(crate) fn is(&self, other: &Pool) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakPool {
+        WeakPool {
+            shared: Arc::downgrade(&self.shared),
+            seats: Arc::downgrade(&self.seats),
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("release", &self.shared.release.to_string())
+            .field("slot", &self.shared.slot.0)
+            .field("addresses", &self.shared.addresses)
+            .field("tickets", &self.tickets())
+            .finish()
+    }
+}
+
+/// A pool that may be gone. It is there as long as anybody holds it, a ticket does not count.
+pub(crate) struct WeakPool {
+    shared: std::sync::Weak<Shared>,
+    seats: std::sync::Weak<[Arc<Seat>]>,
+}
+
+impl WeakPool {
+    pub(crate) fn upgrade(&self) -> Option<Pool> {
+        Some(Pool {
+            shared: self.shared.upgrade()?,
+            seats: self.seats.upgrade()?,
+        })
+    }
+}
+
+/// One request in flight. It counts until it is dropped, on whatever path, panics included.
+pub struct Ticket {
+    seat: Arc<Seat>,
+    address: SocketAddr,
+}
+
+impl Ticket {
+    /// Where this request goes.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The release that serves it.
+    pub fn release(&self) -> &ReleaseId {
+        &self.seat.shared.release
+    }
+
+    /// The service that it belongs to.
+    pub fn service(&self) -> &ServiceName {
+        &self.seat.shared.release.service
+    }
+
+    /// The slot that the release runs in.
+    pub fn slot(&self) -> Slot {
+        self.seat.shared.slot
+    }
+
+    /// The number of the pool, for the peer's `group_key`.
+    pub fn group_key(&self) -> u64 {
+        self.seat.shared.group_key
+    }
+
+    /// Where the pool keeps the handles of its service's metrics, looked up once per pool.
+    #[cfg(feature = "serve")]
+    pub(crate) fn meter(&self) -> &std::sync::OnceLock<Arc<crate::metrics::Meter>> {
+        &self.seat.shared.meter
+    }
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ticket of {} at {}", self.release(), self.address)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // Release: what the request did happens before the end of the drain. Acquire: if the
+        // mark is seen, so is the waker that was registered before it was set.
+        let before = self.seat.tickets.fetch_sub(1, Ordering::AcqRel);
+        // The sum over the seats can only have become 0 where one seat became 0.
+        if before == RETIRING | 1 {
+            self.seat.shared.wake();
+        }
+    }
+}
+
+/// Set in a seat's count once somebody has waited for the pool to drain: from then on the last
+/// ticket of the seat wakes the waiters. It stays set: a pool that goes live again pays one
+/// look into an empty list for it, now and then.
+const RETIRING: usize = 1 << (usize::BITS - 1);
+
+/// What the tickets of one shard share. Only that shard's picks write to it, and the ends of
+/// the requests that it picked for.
+pub(crate) struct Seat {
+    tickets: Padded<AtomicUsize>,
+    turn: AtomicU64,
+    shared: Arc<Shared>,
+}
+
+impl Seat {
+    /// Takes a ticket. The caller must hold its shard of the split for reading, or the ticket
+    /// could be missed by a retirement.
+    pub(crate) fn take(self: &Arc<Self>) -> Ticket {
+        // Relaxed is enough: the lock that the caller holds orders it before the end of `split`.
+        self.tickets.fetch_add(1, Ordering::Relaxed);
+        let addresses = &self.shared.addresses;
+        let address = match addresses.len() {
+            1 => addresses[0],
+            n => addresses[(self.turn.fetch_add(1, Ordering::Relaxed) % n as u64) as usize],
+        };
+        Ticket {
+            seat: self.clone(),
+            address,
+        }
+    }
+}
+
+/// What a pool is, apart from its counts. Read by every pick, written by none.
+struct Shared {
+    release: ReleaseId,
+    slot: Slot,
+    addresses: Box<[SocketAddr]>,
+    group_key: u64,
+    waiting: Mutex<Vec<Waker>>,
+    #[cfg(feature = "serve")]
+    meter: std::sync::OnceLock<Arc<crate::metrics::Meter>>,
+}
+
+impl Shared {
+    fn wake(&self) {
+        let waiting = std::mem::take(&mut *lock(&self.waiting));
+        for waker in waiting {
+            waker.wake();
+        }
+    }
+}
+
+/// See [`Pool::drained`].
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct Drained<'a> {
+    pool: &'a Pool,
+}
+
+impl Future for Drained<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // The order is the protocol: first the waker, then the mark, and the count is what the
+        // mark was set on. A ticket that ends before the mark is missing from the count; one that
+        // ends after it finds the mark, and with it the waker.
+        {
+            let mut waiting = lock(&self.pool.shared.waiting);
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+        }
+        let open: usize = self
+            .pool
+            .seats
+            .iter()
+            .map(|seat| seat.tickets.fetch_or(RETIRING, Ordering::AcqRel) & !RETIRING)
+            .sum();
+        match open {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Which release serves a request: the live one or the candidate, by a throw of the dice.
+//!
+//! Pure. What a split means is here, how it is published is in `switch`.
+
+use std::sync::Arc;
+
+use hotctl_config::Percent;
+
+use crate::pool::{Pool, Seat, Ticket};
+
+/// Who gets what part of a service's new requests.
+#[derive(Clone, Debug)]
+pub enum Split {
+    /// Nobody: requests are answered with 503 and the reason.
+    Closed(Closed),
+    /// The live release, and a candidate with its share where there is one.
+    Live {
+        /// Gets all requests that the candidate does not get.
+        live: Pool,
+        /// Gets that part of the requests.
+        candidate: Option<(Pool, Percent)>,
+    },
+}
+
+impl Split {
+    /// Everything to one pool.
+    pub fn all(live: Pool) -> Self {
+        Self::Live {
+            live,
+            candidate: None,
+        }
+    }
+
+    /// The pools that can be chosen, or that are named with 0 percent.
+    pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        let (live, candidate) = match self {
+            Self::Closed(_) => (None, None),
+            Self::Live { live, candidate } => (Some(live), candidate.as_ref()),
+        };
+        live.into_iter().chain(candidate.map(|(pool, _)| pool))
+    }
+
+    /// What one shard needs of it.
+    pub(crate) fn choice(&self, shard: usize) -> Choice {
+        match self {
+            Self::Closed(why) => Choice::Closed(*why),
+            Self::Live { live, candidate } => Choice::Live {
+                live: live.seat(shard),
+                candidate: candidate
+                    .as_ref()
+                    .filter(|(_, share)| share.get() > 0)
+                    .map(|(pool, share)| (pool.seat(shard), share.get())),
+            },
+        }
+    }
+}
+
+/// Why nothing serves a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// It never had a release.
+    NothingDeployed,
+    /// An operator stopped it.
+    Stopped,
+}
+
+/// A split as one shard sees it: the seats of that shard.
+pub(crate) enum Choice {
+    Closed(Closed),
+    Live {
+        live: Arc<Seat>,
+        candidate: Option<(Arc<Seat>, u8)>,
+    },
+}
+
+impl Choice {
+    /// Takes a ticket by a roll of 0 to 99: the candidate gets the rolls below its share.
+    pub(crate) fn take(&self, roll: u8) -> Result<Ticket, Closed> {
+        match self {
+            Self::Closed(why) => Err(*why),
+            Self::Live {
+                candidate: Some((seat, share)),
+                ..
+            } if roll < *share => Ok(seat.take()),
+            Self::Live { live, .. } => Ok(live.take()),
+        }
+    }
+}

@@ -1,0 +1,331 @@
+//! The switch: the only way to change where requests go, and the only way for a request to learn
+//! where it goes. Knows nothing of HTTP, of processes or of health.
+//!
+//! What it promises: once [`Switch::split`] has returned, no request can choose by the old split
+//! any more, and every request that did is already counted, so [`Switch::retire`] cannot miss one.
+//!
+//! How: everything a pick reads exists once per shard, and a thread uses one shard. A pick chooses
+//! and counts under a read lock of its own shard, which no other core touches. `split` takes the
+//! locks of all shards of that one service for writing, then changes them all, so the change is
+//! one for all cores: nobody sees the old release after anybody saw the new one. It costs the
+//! same with one service or ten thousand. `model` has the proof.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use hotctl_config::ServiceName;
+
+use crate::pool::{Pool, Ticket, WeakPool};
+use crate::split::{Choice, Closed, Split};
+use crate::sync::{Mutex, Padded, RwLock, lock, read, write};
+use crate::table::Table;
+
+/// What a request asks the switch.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// The host as the request has it, with or without a port, in any case; empty if it has none.
+    pub host: &'a str,
+    /// The path as the request has it, without the query.
+    pub path: &'a str,
+    /// The dice, 0 to 99: the candidate gets the rolls below its percentage.
+    pub roll: u8,
+}
+
+/// Why there is no ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No service has this host and path.
+    NoService,
+    /// The service is there, but nothing serves it.
+    Closed(ServiceName, Closed),
+}
+
+/// The switch has no service of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownService(pub ServiceName);
+
+impl fmt::Display for UnknownService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "service {}: not in the routes", self.0)
+    }
+}
+
+impl std::error::Error for UnknownService {}
+
+/// The routes are older than those in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale {
+    /// The revision that was offered.
+    pub offered: u64,
+    /// The revision in force.
+    pub in_force: u64,
+}
+
+impl fmt::Display for Stale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { offered, in_force } = self;
+        write!(
+            f,
+            "routes: revision {offered} is not newer than {in_force}, which is in force"
+        )
+    }
+}
+
+impl std::error::Error for Stale {}
+
+/// See the head of this file.
+pub struct Switch {
+    /// Each shard's own pointer to the routes.
+    routes: Box<[Padded<RwLock<Arc<Routes>>>]>,
+    control: Mutex<Control>,
+}
+
+impl Switch {
+    /// A switch without a service. `shards`: as many as threads will pick, the number of cores.
+    pub fn new(shards: NonZeroUsize) -> Self {
+        let routes = Arc::new(Routes {
+            table: Table::new([]),
+            services: Box::new([]),
+        });
+        Self {
+            routes: (0..shards.get())
+                .map(|_| Padded(RwLock::new(routes.clone())))
+                .collect(),
+            control: Mutex::new(Control {
+                revision: None,
+                services: HashMap::new(),
+                gone: Vec::new(),
+            }),
+        }
+    }
+
+    /// How many shards it has; a [`Pool`] wants the same number.
+    pub fn shards(&self) -> NonZeroUsize {
+        NonZeroUsize::new(self.routes.len()).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    /// Replaces all routes as one document. A service that stays keeps its split, a new one is
+    /// closed as [`Closed::NothingDeployed`], one that is gone gets no request any more.
+    ///
+    /// Refused unless `revision` is greater than that of the last publication: of two documents
+    /// that race, the newer one wins.
+    pub fn publish(&self, table: Table, revision: u64) -> Result<(), Stale> {
+        let mut control = lock(&self.control);
+        if let Some(in_force) = control.revision.filter(|&it| revision <= it) {
+            return Err(Stale {
+                offered: revision,
+                in_force,
+            });
+        }
+        let services: Box<[Arc<Service>]> = table
+            .services()
+            .iter()
+            .map(|name| match control.services.get(name) {
+                Some(service) => service.clone(),
+                None => Arc::new(Service::new(name.clone(), self.routes.len())),
+            })
+            .collect();
+        let by_name: HashMap<_, _> = services
+            .iter()
+            .map(|service| (service.name.clone(), service.clone()))
+            .collect();
+        let new = Arc::new(Routes { table, services });
+        let mut old = Vec::with_capacity(self.routes.len());
+        {
+            let mut shards: Vec<_> = self.routes.iter().map(|shard| write(shard)).collect();
+            for shard in &mut shards {
+                old.push(std::mem::replace(&mut **shard, new.clone()));
+            }
+        }
+        // With the locks returned, the old routes are freed, however long they are.
+        drop(old);
+        let before = std::mem::replace(&mut control.services, by_name);
+        control.bury(before);
+        control.revision = Some(revision);
+        Ok(())
+    }
+
+    /// Changes who serves a service. One atomic publication: once it has returned, no request can
+    /// choose by the old split, and each that did is counted in the tickets of its pool.
+    pub fn split(&self, service: &ServiceName, split: Split) -> Result<(), UnknownService> {
+        let handle = lock(&self.control).services.get(service).cloned();
+        match handle {
+            Some(handle) => {
+                handle.set(split);
+                Ok(())
+            }
+            None => Err(UnknownService(service.clone())),
+        }
+    }
+
+    /// The split in force, for those who show it.
+    pub fn split_of(&self, service: &ServiceName) -> Option<Split> {
+        let handle = lock(&self.control).services.get(service).cloned();
+        handle.map(|handle| lock(&handle.state).split.clone())
+    }
+
+    /// All services of the routes in force, in no order.
+    pub fn services(&self) -> Vec<ServiceName> {
+        lock(&self.control).services.keys().cloned().collect()
+    }
+
+    /// All pools that were ever in a split and are still held by anybody: live ones, candidates,
+    /// those that drain, those kept warm.
+    pub fn pools(&self) -> Vec<Pool> {
+        let control = lock(&self.control);
+        let services = control.services.values().chain(&control.gone);
+        services.flat_map(|service| service.pools()).collect()
+    }
+
+    /// Waits until the requests of a pool are done, at most `within`; returns how many were still
+    /// open then. The pool must be out of every split, or it never ends before its time.
+    #[cfg(feature = "serve")]
+    pub async fn retire(&self, pool: &Pool, within: std::time::Duration) -> usize {
+        match tokio::time::timeout(within, pool.drained()).await {
+            Ok(()) => 0,
+            Err(_) => pool.tickets(),
+        }
+    }
+
+    /// Finds the service, chooses the release and counts the request, in one step.
+    pub fn pick(&self, ask: &Ask<'_>) -> Result<Ticket, NoRoute> {
+        self.pick_on(home(), ask)
+    }
+
+    /// As `pick`, on a given shard.
+    pub(crate) fn pick_on(&self, shard: usize, ask: &Ask<'_>) -> Result<Ticket, NoRoute> {
+        let shard = shard % self.routes.len();
+        let routes = read(&self.routes[shard]);
+        let service = routes
+            .table
+            .find(ask.host, ask.path)
+            .and_then(|index| routes.services.get(index))
+            .ok_or(NoRoute::NoService)?;
+        service
+            .pick_on(shard, ask.roll)
+            .map_err(|why| NoRoute::Closed(service.name.clone(), why))
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let control = lock(&self.control);
+        f.debug_struct("Switch")
+            .field("shards", &self.routes.len())
+            .field("revision", &control.revision)
+            .field("services", &control.services.len())
+            .finish()
+    }
+}
+
+/// The routes in force: a table, and the service for each index that it answers with.
+struct Routes {
+    table: Table,
+    services: Box<[Arc<Service>]>,
+}
+
+/// What only those who change something look at.
+struct Control {
+    revision: Option<u64>,
+    services: HashMap<ServiceName, Arc<Service>>,
+    /// Services that are out of the routes while somebody still holds pools of theirs.
+    gone: Vec<Arc<Service>>,
+}
+
+impl Control {
+    /// Keeps what left the routes and is not over yet, and forgets what is over.
+    fn bury(&mut self, before: HashMap<ServiceName, Arc<Service>>) {
+        let left = before
+            .into_values()
+            .filter(|service| match self.services.get(&service.name) {
+                Some(now) => !Arc::ptr_eq(now, service),
+                None => true,
+            });
+        self.gone.extend(left);
+        self.gone.retain(|service| service.pools().next().is_some());
+    }
+}
+
+/// One service: its split, and what each shard sees of it.
+pub(crate) struct Service {
+    name: ServiceName,
+    state: Mutex<State>,
+    shards: Box<[Padded<RwLock<Choice>>]>,
+}
+
+/// What a pick does not look at.
+struct State {
+    split: Split,
+    /// All pools that were in a split of this service, as long as they live.
+    pools: Vec<WeakPool>,
+}
+
+impl Service {
+    pub(crate) fn new(name: ServiceName, shards: usize) -> Self {
+        let split = Split::Closed(Closed::NothingDeployed);
+        Self {
+            name,
+            shards: (0..shards)
+                .map(|shard| Padded(RwLock::new(split.choice(shard))))
+                .collect(),
+            state: Mutex::new(State {
+                split,
+                pools: Vec::new(),
+            }),
+        }
+    }
+
+    pub(crate) fn pick_on(&self, shard: usize, roll: u8) -> Result<Ticket, Closed> {
+        read(&self.shards[shard]).take(roll)
+    }
+
+    pub(crate) fn set(&self, split: Split) {
+        // Held to the end: of two splits, one is last on every shard.
+        let mut state = lock(&self.state);
+        let mut choices: Vec<Choice> = (0..self.shards.len())
+            .map(|shard| split.choice(shard))
+            .collect();
+        {
+            let mut shards = Vec::with_capacity(self.shards.len());
+            shards.extend(self.shards.iter().map(|shard| write(shard)));
+            for (shard, choice) in shards.iter_mut().zip(&mut choices) {
+                std::mem::swap(&mut **shard, choice);
+            }
+        }
+        // With the locks returned, the old choices are freed.
+        drop(choices);
+        state.replace(split);
+    }
+
+    fn pools(&self) -> impl Iterator<Item = Pool> + use<> {
+        let state = lock(&self.state);
+        let pools: Vec<Pool> = state.pools.iter().filter_map(WeakPool::upgrade).collect();
+        pools.into_iter()
+    }
+}
+
+impl State {
+    fn replace(&mut self, split: Split) {
+        self.pools.retain(|weak| weak.upgrade().is_some());
+        for pool in split.pools() {
+            let mut known = self.pools.iter().filter_map(WeakPool::upgrade);
+            if !known.any(|it| it.is(pool)) {
+                self.pools.push(pool.downgrade());
+            }
+        }
+        self.split = split;
+    }
+}
+
+/// The shard of this thread: threads are dealt out in the order of their first pick.
+fn home() -> usize {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static HOME: usize = NEXT.fetch_add(1, Ordering::Relaxed);
+    }
+    HOME.with(|home| *home)
+}
