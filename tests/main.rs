@@ -1,0 +1,12 @@
+//! The product from outside: real processes, real sockets, one file a promise to the user.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod cli;
+mod failures;
+mod flips;
+mod instruments;
+mod readme;
+mod real_apps;
+mod routing;
+mod serve;
+mod support;
