@@ -5,6 +5,7 @@ mod cli;
 mod failures;
 mod flips;
 mod instruments;
+mod metrics;
 mod readme;
 mod real_apps;
 mod routing;
