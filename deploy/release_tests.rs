@@ -1,0 +1,168 @@
+//! The store with real files: what goes in comes out the same, and what should not go in does not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use futures_util::stream;
+
+use super::*;
+use crate::pack;
+
+fn store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("releases")).unwrap();
+    (folder, store)
+}
+
+async fn put(store: &Store, path: &Path) -> Result<Digest, Refused> {
+    let mut packed = pack::pack(path)?;
+    let mut bytes = Vec::new();
+    packed
+        .reader
+        .read_to_end(&mut bytes)
+        .map_err(|cause| Refused::new(cause.to_string()))?;
+    let pieces: Vec<_> = bytes.chunks(1000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    store.put(packed.upload, stream::iter(pieces)).await
+}
+
+fn script(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_copied_never_linked_and_known_by_its_content() {
+    let (folder, store) = store();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    script(&one, "#!/bin/sh\necho 1\n");
+    script(&two, "#!/bin/sh\necho 1\n");
+    let digest = put(&store, &one).await.unwrap();
+    assert_eq!(put(&store, &two).await.unwrap(), digest);
+    let stored = store.get(&digest).unwrap();
+    assert_eq!(stored.kind, Kind::File);
+    assert_ne!(fs::metadata(&stored.path).unwrap().ino(), fs::metadata(&one).unwrap().ino());
+    script(&one, "#!/bin/sh\necho 2\n");
+    assert_eq!(fs::read_to_string(&stored.path).unwrap(), "#!/bin/sh\necho 1\n");
+    assert_ne!(put(&store, &one).await.unwrap(), digest);
+    let (program, cwd) = stored.command(&[], &["--x".into()], Path::new("/data")).unwrap();
+    assert_eq!(program, [stored.path.display().to_string(), "--x".into()]);
+    assert_eq!(cwd, Path::new("/data"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_comes_without_git_and_env_and_runs_where_it_is() {
+    let (folder, store) = store();
+    let web = folder.path().join("web");
+    fs::create_dir_all(web.join(".git")).unwrap();
+    fs::create_dir_all(web.join("lib")).unwrap();
+    fs::write(web.join(".env"), "SECRET=1").unwrap();
+    fs::write(web.join(".git/config"), "").unwrap();
+    fs::write(web.join("lib/a.js"), "a").unwrap();
+    script(&web.join("start"), "#!/bin/sh\n");
+    let digest = put(&store, &web).await.unwrap();
+    let stored = store.get(&digest).unwrap();
+    assert!(stored.path.join("lib/a.js").exists());
+    assert!(!stored.path.join(".git").exists());
+    assert!(!stored.path.join(".env").exists());
+    let run = |args: &[&str]| {
+        let args: Vec<String> = args.iter().map(ToString::to_string).collect();
+        stored.command(&["node".into(), "run.js".into()], &args, Path::new("/")).unwrap().0
+    };
+    assert_eq!(run(&[]), ["node", "run.js"]);
+    assert_eq!(run(&["./start"]), [stored.path.join("./start").display().to_string()]);
+    assert_eq!(run(&["start"]), [stored.path.join("start").display().to_string()]);
+    assert_eq!(run(&["python3", "-m", "x"]), ["python3", "-m", "x"]);
+    assert!(stored.command(&[], &[], Path::new("/")).is_err());
+    // The same content again, under another name, is the same release.
+    let copy = folder.path().join("copy");
+    fs::rename(&web, &copy).unwrap();
+    fs::remove_file(copy.join(".env")).unwrap();
+    assert_eq!(put(&store, &copy).await.unwrap(), digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_breaks_off_leaves_nothing() {
+    let (_folder, store) = store();
+    let parts = vec![
+        Ok(Bytes::from_static(b"#!/bin/sh\n")),
+        Err(io::Error::other("the line is cut")),
+    ];
+    let upload = Upload::File { name: "app".into() };
+    let refused = store.put(upload, stream::iter(parts)).await.unwrap_err();
+    assert!(refused.text.contains("the line is cut"), "{refused}");
+    assert_eq!(fs::read_dir(&store.root).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_leads_elsewhere_is_refused() {
+    let (_folder, store) = store();
+    for name in ["", "..", ".", "a/b", "/etc/passwd"] {
+        let body = stream::iter(vec![Ok(Bytes::from_static(b"#!/bin/sh\n"))]);
+        let upload = Upload::File { name: name.into() };
+        assert!(store.put(upload, body).await.is_err(), "{name:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_known_to_be_on_the_disk_is_gone_after_a_restart() {
+    let (folder, store) = store();
+    let path = folder.path().join("app");
+    script(&path, "#!/bin/sh\necho 1\n");
+    let kept = put(&store, &path).await.unwrap();
+    store.durable(&kept).await.unwrap();
+    script(&path, "#!/bin/sh\necho 2\n");
+    let lost = put(&store, &path).await.unwrap();
+    fs::create_dir(store.root.join(".upload-half")).unwrap();
+    let again = Store::open(&store.root).unwrap();
+    assert!(again.get(&kept).is_some());
+    assert!(again.get(&lost).is_none());
+    assert_eq!(fs::read_dir(&store.root).unwrap().count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_used_is_swept_and_a_fresh_upload_is_not() {
+    let (folder, store) = store();
+    let path = folder.path().join("app");
+    let mut digests = Vec::new();
+    for n in 0..3 {
+        script(&path, &format!("#!/bin/sh\necho {n}\n"));
+        digests.push(put(&store, &path).await.unwrap());
+    }
+    store.durable(&digests[0]).await.unwrap();
+    store.durable(&digests[1]).await.unwrap();
+    store.sweep(&digests[1..2]).unwrap();
+    assert!(store.get(&digests[0]).is_none());
+    assert!(store.get(&digests[1]).is_some());
+    assert!(store.get(&digests[2]).is_some(), "its order may be on its way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_still_being_written_or_cannot_be_run_is_refused() {
+    let (folder, store) = store();
+    let path = folder.path().join("app");
+    let writer = File::create(&path).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let refused = put(&store, &path).await.unwrap_err();
+    assert!(refused.text.contains("still writing"), "{refused}");
+    drop(writer);
+    assert!(put(&store, &path).await.unwrap_err().text.contains("empty"));
+    fs::write(&path, "#!/bin/sh\n").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(put(&store, &path).await.unwrap_err().text.contains("not executable"));
+    let missing = put(&store, &folder.path().join("none")).await.unwrap_err();
+    assert!(missing.text.contains("no such file or folder"), "{missing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_it_is_read_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app");
+    script(&path, "#!/bin/sh\n");
+    let mut packed = pack::pack(&path).unwrap();
+    let mut first = [0; 4];
+    packed.reader.read_exact(&mut first).unwrap();
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+    let broken = packed.reader.read_to_end(&mut Vec::new()).unwrap_err();
+    assert!(broken.to_string().contains("changed while it was read"), "{broken}");
+}
