@@ -13,7 +13,27 @@ mod sync;
 mod table;
 
 #[cfg(feature = "serve")]
+mod answer;
+#[cfg(feature = "serve")]
+mod conn;
+#[cfg(feature = "serve")]
+mod delivery;
+#[cfg(feature = "serve")]
+mod door;
+#[cfg(feature = "serve")]
+mod headers;
+#[cfg(feature = "serve")]
 mod metrics;
+#[cfg(feature = "serve")]
+mod notes;
+#[cfg(feature = "serve")]
+mod request;
+#[cfg(feature = "serve")]
+mod retry;
+#[cfg(feature = "serve")]
+mod serve;
+#[cfg(feature = "serve")]
+mod sys;
 
 #[cfg(all(test, loom))]
 mod model;
@@ -25,3 +45,5 @@ pub use table::{Route, Table};
 
 #[cfg(feature = "serve")]
 pub use metrics::{Metrics, Switching};
+#[cfg(feature = "serve")]
+pub use serve::{Proxy, Settings, Stage};

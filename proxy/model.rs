@@ -13,6 +13,14 @@ use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use crate::switch::Service;
 use crate::{Ask, NoRoute, Pool, Route, Split, Switch, Table};
 
+/// Every interleaving with at most three preemptions (`LOOM_MAX_PREEMPTIONS` for more): each known
+/// kind of race needs two, and without a bound the longest of these would take hours.
+fn explore(story: impl Fn() + Sync + Send + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = model.preemption_bound.or(Some(3));
+    model.check(story);
+}
+
 fn name() -> ServiceName {
     "web".parse().unwrap()
 }
@@ -41,7 +49,7 @@ fn flipped_between(shards: usize) -> (Arc<Service>, Pool, Pool) {
 
 #[test]
 fn loom_no_request_chooses_the_old_pool_once_split_has_returned() {
-    loom::model(|| {
+    explore(|| {
         let (service, old, new) = flipped_between(2);
         let split_returned = Arc::new(AtomicBool::new(false));
         let picks: Vec<_> = (0..2)
@@ -63,7 +71,7 @@ fn loom_no_request_chooses_the_old_pool_once_split_has_returned() {
 
 #[test]
 fn loom_the_change_is_one_for_all_shards() {
-    loom::model(|| {
+    explore(|| {
         let (service, _old, new) = flipped_between(2);
         let pick = {
             let service = service.clone();
@@ -91,7 +99,7 @@ fn loom_the_change_is_one_for_all_shards() {
 /// loom fails by itself where the drain sleeps for ever, which is a lost wake-up.
 #[test]
 fn loom_a_drain_ends_and_never_before_the_last_ticket_is_back() {
-    loom::model(|| {
+    explore(|| {
         let (service, old, new) = flipped_between(2);
         let serving = Arc::new(AtomicUsize::new(0));
         let requests: Vec<_> = (0..2)
@@ -118,7 +126,7 @@ fn loom_a_drain_ends_and_never_before_the_last_ticket_is_back() {
 /// A request that ends on another core than the one that it began on, as tokio's tasks do.
 #[test]
 fn loom_a_ticket_may_come_back_on_another_thread() {
-    loom::model(|| {
+    explore(|| {
         let (service, old, new) = flipped_between(2);
         let tickets = [0, 1].map(|shard| service.pick_on(shard, 0).unwrap());
         service.set(Split::all(new));
@@ -133,7 +141,7 @@ fn loom_a_ticket_may_come_back_on_another_thread() {
 
 #[test]
 fn loom_two_drains_of_one_pool_both_end() {
-    loom::model(|| {
+    explore(|| {
         let (service, old, new) = flipped_between(1);
         let ticket = service.pick_on(0, 0).unwrap();
         service.set(Split::all(new));
@@ -150,7 +158,7 @@ fn loom_two_drains_of_one_pool_both_end() {
 
 #[test]
 fn loom_a_pick_that_races_with_new_routes_gets_a_ticket_or_no_service() {
-    loom::model(|| {
+    explore(|| {
         let one = NonZeroUsize::MIN;
         let switch = Arc::new(Switch::new(one));
         let routes = || Route {

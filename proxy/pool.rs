@@ -48,7 +48,7 @@ impl Pool {
             group_key: NEXT.fetch_add(1, Ordering::Relaxed),
             waiting: Mutex::new(Vec::new()),
             #[cfg(feature = "serve")]
-            meter: std::sync::OnceLock::new(),
+            notes: crate::notes::Notes::default(),
         });
         let seats = (0..shards.get())
             .map(|_| {
@@ -175,10 +175,10 @@ impl Ticket {
         self.seat.shared.group_key
     }
 
-    /// Where the pool keeps the handles of its service's metrics, looked up once per pool.
+    /// What serving remembers about the pool.
     #[cfg(feature = "serve")]
-    pub(crate) fn meter(&self) -> &std::sync::OnceLock<Arc<crate::metrics::Meter>> {
-        &self.seat.shared.meter
+    pub(crate) fn notes(&self) -> &crate::notes::Notes {
+        &self.seat.shared.notes
     }
 }
 
@@ -239,7 +239,7 @@ struct Shared {
     group_key: u64,
     waiting: Mutex<Vec<Waker>>,
     #[cfg(feature = "serve")]
-    meter: std::sync::OnceLock<Arc<crate::metrics::Meter>>,
+    notes: crate::notes::Notes,
 }
 
 impl Shared {

@@ -1,0 +1,133 @@
+//! The answers that hotctl gives itself, since no release can. Pure.
+//!
+//! The reasons are a documented contract: they stand in the header `x-hotctl-error`, in the body,
+//! and as `kind` in the metrics.
+
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+
+use crate::split::Closed;
+
+/// Why hotctl answers instead of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    NoRoute,
+    NothingDeployed,
+    Stopped,
+    ConnectFailed,
+    ConnectTimeout,
+    UpstreamClosed,
+    UpstreamInvalid,
+    BadRequest,
+    MethodNotAllowed,
+    RequestTimeout,
+    Internal,
+}
+
+impl From<Closed> for Refusal {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::NothingDeployed => Self::NothingDeployed,
+            Closed::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl Refusal {
+    /// Status, reason, and a sentence for people.
+    fn parts(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::NoRoute => (404, "no_route", "No service has this host and path."),
+            Self::NothingDeployed => (
+                503,
+                "nothing_deployed",
+                "Nothing has been deployed for this service yet.",
+            ),
+            Self::Stopped => (503, "stopped", "This service is stopped."),
+            Self::ConnectFailed => (502, "connect_failed", "The service cannot be reached."),
+            Self::ConnectTimeout => (
+                504,
+                "connect_timeout",
+                "The service does not accept connections.",
+            ),
+            Self::UpstreamClosed => (
+                502,
+                "upstream_closed",
+                "The service closed the connection before it had answered.",
+            ),
+            Self::UpstreamInvalid => (
+                502,
+                "upstream_invalid",
+                "The service gave an answer that is not HTTP.",
+            ),
+            Self::BadRequest => (400, "bad_request", "The request is not valid HTTP."),
+            Self::MethodNotAllowed => (
+                405,
+                "method_not_allowed",
+                "Requests of this method are not served here.",
+            ),
+            Self::RequestTimeout => (
+                408,
+                "request_timeout",
+                "The rest of the request did not arrive in time.",
+            ),
+            Self::Internal => (500, "internal", "The request could not be passed on."),
+        }
+    }
+
+    pub(crate) fn status(self) -> u16 {
+        self.parts().0
+    }
+
+    /// As in the header and in metrics.
+    pub(crate) fn reason(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// The answer for a client that accepts this, with its body.
+    pub(crate) fn answer(self, accept: Option<&[u8]>) -> Result<(ResponseHeader, String)> {
+        let (status, reason, sentence) = self.parts();
+        let phrase = http::StatusCode::from_u16(status)
+            .ok()
+            .and_then(|status| status.canonical_reason())
+            .unwrap_or("Error");
+        let (kind, body) = match wants_json(accept.unwrap_or_default()) {
+            true => (
+                "application/json",
+                format!(
+                    "{{\"status\":{status},\"error\":\"{reason}\",\"message\":\"{sentence}\"}}\n"
+                ),
+            ),
+            false => (
+                "text/html; charset=utf-8",
+                format!(
+                    "<!doctype html>\n<title>{status} {phrase}</title>\n<h1>{status} {phrase}</h1>\n<p>{sentence}</p>\n<p><small>hotctl: {reason}</small></p>\n"
+                ),
+            ),
+        };
+        let mut header = ResponseHeader::build(status, Some(6))?;
+        header.insert_header(header::CONTENT_TYPE, kind)?;
+        header.insert_header(header::CONTENT_LENGTH, body.len())?;
+        header.insert_header(header::CACHE_CONTROL, "no-store")?;
+        header.insert_header("X-Hotctl-Error", reason)?;
+        Ok((header, body))
+    }
+}
+
+/// JSON where a client names it, and does not name HTML before it, as browsers do.
+fn wants_json(accept: &[u8]) -> bool {
+    let position = |kind: &[u8]| {
+        accept
+            .windows(kind.len())
+            .position(|window| window.eq_ignore_ascii_case(kind))
+    };
+    let json = match (position(b"application/json"), position(b"+json")) {
+        (Some(plain), Some(suffix)) => Some(plain.min(suffix)),
+        (plain, suffix) => plain.or(suffix),
+    };
+    match (json, position(b"text/html")) {
+        (Some(json), Some(html)) => json < html,
+        (json, _) => json.is_some(),
+    }
+}

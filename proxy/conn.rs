@@ -1,0 +1,393 @@
+//! A client's connection, as pingora sees it.
+//!
+//! It knows where in the conversation it is (before a request, in its header, in the exchange),
+//! and keeps the deadlines of the first two; what it is told about the third comes from
+//! `request`. It gathers small writes until they are flushed, so that the header and the body of
+//! an answer leave together, and has no read buffer, since pingora reads into its own.
+
+use std::fmt;
+use std::future::Future;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+
+use crate::delivery::quiet;
+use crate::door::{Guest, Order};
+
+/// A client's connection.
+pub(crate) struct Conn {
+    /// Only gone in `drop`.
+    tcp: Option<TcpStream>,
+    limits: Limits,
+    stage: Stage,
+    /// When the present stage must be over, once it has been waited for.
+    until: Option<Instant>,
+    /// The stage that `until` is meant for.
+    waited: u8,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What was written and not yet sent.
+    out: BytesMut,
+    /// Writes into `out` since the last flush.
+    writes: usize,
+    ended: bool,
+    digest: Arc<SocketDigest>,
+    guest: Guest,
+}
+
+/// How long to wait for a client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// For the first byte of the first request, and then for the rest of any header.
+    pub(crate) header: Duration,
+    /// For the next request.
+    pub(crate) idle: Duration,
+}
+
+/// Where the conversation is, as one shared number, since `request` only borrows the connection.
+#[derive(Default)]
+struct Stage {
+    now: AtomicU8,
+    unread: AtomicBool,
+    broken: AtomicBool,
+}
+
+/// No request yet.
+const NEW: u8 = 0;
+/// In a request's header.
+const HEADER: u8 = 1;
+/// From the end of the header to the end of the answer.
+const EXCHANGE: u8 = 2;
+/// Between two requests.
+const IDLE: u8 = 3;
+
+/// Writes are gathered up to this, in bytes; what is larger goes out as it is.
+const GATHER: usize = 16 * 1024;
+
+/// What of the write buffer is kept between requests, in bytes.
+const KEEP: usize = 4 * 1024;
+
+/// How long the header of an answer may wait for the first of its body, to leave with it.
+const HOLD: Duration = Duration::from_millis(5);
+
+impl Conn {
+    pub(crate) fn new(tcp: TcpStream, peer: SocketAddr, limits: Limits, guest: Guest) -> Self {
+        let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
+        // Told here, it costs no system call later.
+        let _ = digest.peer_addr.set(Some(peer.into()));
+        Self {
+            tcp: Some(tcp),
+            limits,
+            stage: Stage::default(),
+            until: None,
+            waited: NEW,
+            timer: None,
+            out: BytesMut::new(),
+            writes: 0,
+            ended: false,
+            digest: Arc::new(digest),
+            guest,
+        }
+    }
+
+    /// The header of a request is complete.
+    pub(crate) fn begin(&self) {
+        self.stage.now.store(EXCHANGE, Ordering::Relaxed);
+    }
+
+    /// The exchange is over, the next request may come.
+    pub(crate) fn rest(&mut self) {
+        self.stage.now.store(IDLE, Ordering::Relaxed);
+        self.until = None;
+        if self.out.is_empty() && self.out.capacity() > KEEP {
+            self.out = BytesMut::new();
+        }
+    }
+
+    /// The request was answered before all of its body was read.
+    pub(crate) fn leave_unread(&self) {
+        self.stage.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer ended too soon: the client must see that, whatever its framing.
+    pub(crate) fn break_off(&self) {
+        self.stage.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether clients are being sent away.
+    pub(crate) fn closing(&self) -> bool {
+        self.guest.order() != Order::Serve
+    }
+
+    /// Nothing to read: is there a reason to stop waiting?
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let stage = self.stage.now.load(Ordering::Relaxed);
+        if stage != self.waited {
+            self.waited = stage;
+            self.until = None;
+        }
+        match stage {
+            EXCHANGE => self.wait_in_exchange(cx),
+            HEADER => {
+                ready!(self.expire(cx, self.limits.header));
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
+            _ => {
+                let (patience, limit) = match stage {
+                    NEW => (Order::CloseNew, self.limits.header),
+                    _ => (Order::CloseIdle, self.limits.idle),
+                };
+                if self.guest.order() >= patience && self.tcp.as_ref().is_some_and(quiet) {
+                    return Poll::Ready(Ok(()));
+                }
+                // Both are read as the end of the stream: the connection closes.
+                self.expire(cx, limit).map(Ok)
+            }
+        }
+    }
+
+    /// What was gathered must not wait for ever for more. pingora flushes at the end of an answer,
+    /// but not within one of known length, and such an answer may take its time.
+    fn wait_in_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.out.is_empty() {
+            if self.writes == 1 {
+                // So far the header alone: its body most likely follows at once.
+                ready!(self.expire(cx, HOLD));
+            }
+            self.until = None;
+            // An error shows again at the next write.
+            let _ = self.send(cx);
+        }
+        Poll::Pending
+    }
+
+    /// Ready when the stage has lasted for `limit` since it was first waited for.
+    fn expire(&mut self, cx: &mut Context<'_>, limit: Duration) -> Poll<()> {
+        let until = *self.until.get_or_insert_with(|| Instant::now() + limit);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        // Setting a timer costs more than being woken by an old one now and then, so one that is
+        // set for an earlier time stays as it is.
+        if timer.deadline() > until {
+            timer.as_mut().reset(until);
+        }
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if Instant::now() >= until {
+                self.until = None;
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
+    }
+
+    /// Sends what was gathered.
+    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(tcp) = &mut self.tcp else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        while !self.out.is_empty() {
+            let sent = ready!(Pin::new(&mut *tcp).poll_write(cx, &self.out))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(sent);
+        }
+        self.out.clear();
+        self.writes = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what was gathered and these behind it, in one go; says how much of these went.
+    fn send_with(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        /// Slices a call: pingora hands over at most three.
+        const SLICES: usize = 8;
+        loop {
+            let Some(tcp) = &mut self.tcp else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            slices[0] = IoSlice::new(&self.out);
+            let count = more.len().min(SLICES - 1);
+            slices[1..=count].copy_from_slice(&more[..count]);
+            let sent = ready!(Pin::new(tcp).poll_write_vectored(cx, &slices[..=count]))?;
+            let ahead = self.out.len();
+            if sent >= ahead {
+                self.out.clear();
+                self.writes = 0;
+            } else {
+                self.out.advance(sent);
+            }
+            match sent.checked_sub(ahead) {
+                // Only of what was gathered: nothing of these was taken yet.
+                None | Some(0) if ahead > 0 && sent > 0 => {}
+                Some(taken) => return Poll::Ready(Ok(taken)),
+                None => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let Some(tcp) = &mut this.tcp else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let before = buf.filled().len();
+        match Pin::new(tcp).poll_read(cx, buf) {
+            Poll::Pending => this.wait(cx),
+            Poll::Ready(result) => {
+                if result.is_err() || buf.filled().len() == before {
+                    this.ended = true;
+                } else if matches!(this.stage.now.load(Ordering::Relaxed), NEW | IDLE) {
+                    this.stage.now.store(HEADER, Ordering::Relaxed);
+                    this.until = None;
+                }
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if this.out.len() + len > GATHER {
+            return this.send_with(cx, bufs);
+        }
+        bufs.iter().for_each(|buf| this.out.extend_from_slice(buf));
+        this.writes += 1;
+        Poll::Ready(Ok(len))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.get_mut().send(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.send(cx))?;
+        match &mut this.tcp {
+            Some(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[async_trait]
+impl Shutdown for Conn {
+    async fn shutdown(&mut self) {
+        // One try: whoever wanted the rest to arrive has flushed it, and a client that does not
+        // read must not hold up the end.
+        std::future::poll_fn(|cx| {
+            let _ = Pin::new(&mut *self).poll_shutdown(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
+impl UniqueID for Conn {
+    fn id(&self) -> i32 {
+        self.tcp.as_ref().map_or(-1, TcpStream::as_raw_fd)
+    }
+}
+
+impl Ssl for Conn {}
+
+impl Peek for Conn {}
+
+impl GetTimingDigest for Conn {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for Conn {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for Conn {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connection of {:?}", self.digest.peer_addr())
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let Some(tcp) = self.tcp.take() else {
+            return;
+        };
+        if self.stage.broken.load(Ordering::Relaxed) {
+            // A reset: an answer that ends with the connection would else look complete.
+            let now = Some(Duration::ZERO);
+            let _ = rustix::net::sockopt::set_socket_linger(tcp.as_fd(), now);
+        } else if self.stage.unread.load(Ordering::Relaxed)
+            && !self.ended
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(see_off(tcp, self.guest.clone()));
+        }
+    }
+}
+
+/// Closes a connection whose client may still be sending. Closed at once, the kernel would answer
+/// what arrives with a reset, and that can take the answer from a client that has not read it yet.
+async fn see_off(mut tcp: TcpStream, _until_then: Guest) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let read_all = async {
+        tcp.shutdown().await?;
+        let mut waste = vec![0; 16 * 1024];
+        while tcp.read(&mut waste).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(PATIENCE, read_all).await;
+}

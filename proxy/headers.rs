@@ -1,0 +1,229 @@
+//! What happens to the header of a request and of an answer on their way through. Pure.
+//!
+//! Who is believed: a client's `X-Forwarded-*` and `X-Request-Id` only if it is a trusted proxy.
+//! What belongs to one connection and not to the message ends here (RFC 9110, 7.6.1).
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+use ipnet::IpNet;
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::upstreams::peer::H1UpgradePolicy;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Whether a request may be sent a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replay {
+    /// It changes nothing: always.
+    Safe,
+    /// Twice is as good as once (RFC 9110, 9.2.2): where the first try was not answered because
+    /// the connection was an old one.
+    Idempotent,
+    /// Only if nobody has received it.
+    Never,
+}
+
+impl Replay {
+    pub(crate) fn of(method: &Method) -> Self {
+        match method {
+            _ if method.is_safe() => Self::Safe,
+            _ if method.is_idempotent() => Self::Idempotent,
+            _ => Self::Never,
+        }
+    }
+}
+
+/// The host that a request is for: of its target if that has one, else of its `Host` header.
+/// Empty if there is none, or none that is text.
+pub(crate) fn host(request: &RequestHeader) -> &str {
+    if let Some(authority) = request.uri.authority() {
+        return authority.as_str();
+    }
+    let host = request.headers.get(header::HOST);
+    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+}
+
+/// Whether a request has a body that may be too large to be kept for a second try, which is where
+/// pingora keeps 64 KiB.
+pub(crate) fn large_body(request: &RequestHeader) -> bool {
+    const KEPT: u64 = 64 * 1024;
+    if request.headers.contains_key(header::TRANSFER_ENCODING) {
+        return true;
+    }
+    let length = request.headers.get(header::CONTENT_LENGTH);
+    let length = length
+        .and_then(|it| it.to_str().ok())
+        .and_then(|it| it.trim().parse::<u64>().ok());
+    length.is_some_and(|length| length > KEPT)
+}
+
+/// What becomes of a request to switch protocols.
+pub(crate) fn upgrade(request: &RequestHeader) -> H1UpgradePolicy {
+    let Some(protocol) = request.headers.get(header::UPGRADE) else {
+        return H1UpgradePolicy::Deny;
+    };
+    let protocol = protocol.as_bytes();
+    let asked = request.version == Version::HTTP_11
+        && tokens(&request.headers, &header::CONNECTION)
+            .any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    if protocol.eq_ignore_ascii_case(b"websocket") {
+        H1UpgradePolicy::WebSocketOnly
+    } else if !asked || contains(protocol, b"h2c") || contains(protocol, b"tls/") {
+        // HTTP/2 and TLS are matters between two neighbours, and we are one of them.
+        H1UpgradePolicy::Deny
+    } else {
+        H1UpgradePolicy::Preserve
+    }
+}
+
+/// Who sends a request, and what is known of it.
+pub(crate) struct Sender<'a> {
+    pub(crate) ip: Option<IpAddr>,
+    pub(crate) trusted: &'a [IpNet],
+    /// The id to give if the request brings none that is believed.
+    pub(crate) id: u128,
+}
+
+impl Sender<'_> {
+    /// IPv4 as such, also where it arrived at an IPv6 socket.
+    fn address(&self) -> Option<IpAddr> {
+        self.ip.map(|ip| ip.to_canonical())
+    }
+
+    fn is_trusted(&self) -> bool {
+        !self.trusted.is_empty()
+            && self
+                .address()
+                .is_some_and(|ip| self.trusted.iter().any(|net| net.contains(&ip)))
+    }
+}
+
+/// The last changes to a request before it goes to the release. pingora has removed what belongs
+/// to the client's connection, except where it preserves an upgrade.
+pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Result<()> {
+    let trusted = sender.is_trusted();
+    if !trusted {
+        forget_claims(request);
+    }
+    if let Some(ip) = sender.address() {
+        let mut chain = Vec::new();
+        for so_far in request.headers.get_all(FORWARDED_FOR) {
+            chain.extend_from_slice(so_far.as_bytes());
+            chain.extend_from_slice(b", ");
+        }
+        chain.extend_from_slice(ip.to_string().as_bytes());
+        if let Ok(chain) = HeaderValue::from_maybe_shared(Bytes::from(chain)) {
+            request.insert_header(FORWARDED_FOR, chain)?;
+        }
+    }
+    if !request.headers.contains_key(FORWARDED_PROTO) {
+        request.insert_header(FORWARDED_PROTO, HeaderValue::from_static("http"))?;
+    }
+    if !request.headers.contains_key(FORWARDED_HOST)
+        && let Some(host) = request.headers.get(header::HOST).cloned()
+    {
+        request.insert_header(FORWARDED_HOST, host)?;
+    }
+    if !request.headers.contains_key(REQUEST_ID) {
+        request.insert_header(REQUEST_ID, format!("{:032x}", sender.id))?;
+    }
+    if request.headers.contains_key(header::UPGRADE) {
+        clean_upgrade(request)?;
+    }
+    Ok(())
+}
+
+/// Removes everything by which a client could pass for somebody else.
+fn forget_claims(request: &mut RequestHeader) {
+    let claims: Vec<HeaderName> = request
+        .headers
+        .keys()
+        .filter(|name| {
+            name.as_str().starts_with("x-forwarded-")
+                || [header::FORWARDED, REAL_IP, REQUEST_ID].contains(name)
+        })
+        .cloned()
+        .collect();
+    for name in &claims {
+        request.remove_header(name);
+    }
+}
+
+/// What pingora removes from any other request.
+fn clean_upgrade(request: &mut RequestHeader) -> Result<()> {
+    for name in [KEEP_ALIVE, PROXY_CONNECTION] {
+        request.remove_header(&name);
+    }
+    request.remove_header(&header::PROXY_AUTHORIZATION);
+    request.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
+}
+
+/// The changes to an answer of a release before it goes to the client. Says whether the client's
+/// connection must close after it.
+pub(crate) fn answer(request: &RequestHeader, answer: &mut ResponseHeader) -> MustClose {
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return MustClose::No;
+    }
+    for name in nominated(&answer.headers) {
+        answer.remove_header(&name);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRAILER] {
+        answer.remove_header(&name);
+    }
+    // It tells which protocols there are, where that is the reason for the answer; else it offers
+    // a switch that we would not let through.
+    if answer.status != StatusCode::UPGRADE_REQUIRED {
+        answer.remove_header(&header::UPGRADE);
+    }
+    // A proxy speaks its own version, whatever the release speaks.
+    answer.set_version(Version::HTTP_11);
+    if request.version < Version::HTTP_11 && answer.headers.contains_key(header::TRANSFER_ENCODING)
+    {
+        // A client of HTTP/1.0 does not know chunks: for it the body ends with the connection.
+        answer.remove_header(&header::TRANSFER_ENCODING);
+        return MustClose::Yes;
+    }
+    MustClose::No
+}
+
+/// See [`answer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MustClose {
+    Yes,
+    No,
+}
+
+/// The fields that a `Connection` header declares to be the connection's own. Not those that frame
+/// the message: without them it could not be read.
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers, &header::CONNECTION)
+        .filter(|token| {
+            !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
+        })
+        .filter_map(|token| HeaderName::from_bytes(token).ok())
+        .filter(|name| ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name))
+        .collect()
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).into_iter();
+    values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .filter(|token| !token.is_empty())
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len())
+        .any(|window| window.eq_ignore_ascii_case(part))
+}

@@ -1,0 +1,440 @@
+//! The life of a request, in the order in which pingora calls.
+//!
+//! It holds a ticket from the moment a release is chosen until it is over; the ticket lies in the
+//! context, so it comes back on every path. What may be sent again, and when, is decided in
+//! `retry`; what happens to headers in `headers`.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hotctl_config::Timeouts;
+use http::header;
+use http::{Method, StatusCode, Uri};
+use ipnet::IpNet;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+
+use crate::answer::Refusal;
+use crate::conn::Conn;
+use crate::headers::{self, MustClose, Sender};
+use crate::metrics::{Meter, Metrics};
+use crate::pool::Ticket;
+use crate::retry::Retry;
+use crate::switch::{Ask, NoRoute, Switch};
+
+/// What requests need to know.
+pub(crate) struct Requests {
+    pub(crate) switch: Arc<Switch>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) trusted: Vec<IpNet>,
+    pub(crate) timeouts: Timeouts,
+}
+
+/// One request.
+pub(crate) struct Context {
+    begun: Instant,
+    /// Thrown once, so that a request keeps its side of a split over its tries.
+    roll: u8,
+    /// The same over all tries.
+    id: u128,
+    ticket: Option<Ticket>,
+    /// The service's metrics, where there is no ticket that has them.
+    meter: Option<Arc<Meter>>,
+    refusal: Option<Refusal>,
+    retry: Retry,
+}
+
+/// How long the rest of a body may take to arrive, once the answer is out, before the connection is
+/// closed instead of kept.
+const DRAIN: Duration = Duration::from_secs(5);
+
+#[async_trait]
+impl ProxyHttp for Requests {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context {
+            begun: Instant::now(),
+            roll: fastrand::u8(0..100),
+            id: fastrand::u128(..),
+            ticket: None,
+            meter: None,
+            refusal: None,
+            retry: Retry::default(),
+        }
+    }
+
+    /// None: answers go through as they are, compressed or not.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
+        if let Some(conn) = conn(session) {
+            conn.begin();
+        }
+        session.set_total_drain_timeout(Some(DRAIN));
+        if session.req_header().version < http::Version::HTTP_11 {
+            // 1xx is unknown to it.
+            session.set_ignore_info_resp(true);
+        }
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        let request = session.req_header();
+        let refusal = if request.method == Method::CONNECT {
+            Refusal::MethodNotAllowed
+        } else {
+            match self.pick(request, ctx) {
+                Ok(()) => {
+                    ctx.retry.learn(request);
+                    return Ok(false);
+                }
+                Err(refusal) => refusal,
+            }
+        };
+        self.refuse(session, ctx, refusal).await;
+        Ok(true)
+    }
+
+    async fn upstream_peer(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<Box<HttpPeer>> {
+        if ctx.retry.is_again() {
+            if !ctx.retry.settle().await {
+                return Err(Error::new_up(ErrorType::ConnectionClosed));
+            }
+            // Again from the start: meanwhile another release may be live.
+            if let Err(refusal) = self.pick(session.req_header(), ctx) {
+                ctx.refusal = Some(refusal);
+                return Err(Error::new_in(ErrorType::InternalError));
+            }
+            if let Some(meter) = self.meter(ctx) {
+                meter.retries.inc();
+            }
+        }
+        let Some(ticket) = &ctx.ticket else {
+            return Err(Error::new_in(ErrorType::InternalError));
+        };
+        let mut peer = Box::new(HttpPeer::new(ticket.address(), false, String::new()));
+        peer.options.connection_timeout = Some(self.timeouts.connect);
+        peer.options.http_upstream_request_policy.h1_upgrade =
+            headers::upgrade(session.req_header());
+        if ctx.retry.wants_fresh() {
+            // A key that nothing is kept under.
+            peer.group_key = fastrand::u64(..) | 1 << 63;
+            peer.options.idle_timeout = Some(Duration::ZERO);
+        } else {
+            peer.group_key = ticket.group_key();
+            peer.options.idle_timeout = Some(ticket.notes().idle());
+        }
+        Ok(peer)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Context,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        error.as_up();
+        self.count_failure(ctx, &error);
+        let again = ctx.retry.after_connect_failure(self.timeouts.retry);
+        error.set_retry(again);
+        error
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        fd: RawFd,
+        _: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        match ctx.retry.connected(reused, fd) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Error::new_up(ErrorType::ConnectionClosed)),
+        }
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        if request.uri.authority().is_some() {
+            // A release is an origin, it gets the path alone; `Host` has the rest.
+            let path = request.uri.path_and_query().cloned();
+            request.set_uri(path.map_or_else(Uri::default, Uri::from));
+        }
+        let ip = session.client_addr().and_then(|it| it.as_inet());
+        let sender = Sender {
+            ip: ip.map(|address| address.ip()),
+            trusted: &self.trusted,
+            id: ctx.id,
+        };
+        headers::forward(request, &sender)?;
+        if ctx.retry.wants_fresh() && !request.headers.contains_key(header::UPGRADE) {
+            request.insert_header(header::CONNECTION, "close")?;
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        answer: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        // A 1xx is not the answer, but it shows that the request was received.
+        ctx.retry.answered();
+        if let Some(ticket) = &ctx.ticket
+            && let Some(keep_alive) = answer.headers.get("keep-alive")
+        {
+            ticket.notes().hear(keep_alive.as_bytes());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        _: &mut Context,
+    ) -> Result<()> {
+        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+            // It may be silent for as long as it likes.
+            session.set_read_timeout(None);
+        }
+        let must_close = headers::answer(session.req_header(), answer);
+        if must_close == MustClose::Yes || conn(session).is_some_and(Conn::closing) {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Context,
+        reused: bool,
+    ) -> Box<Error> {
+        if *error.esource() != ErrorSource::Upstream {
+            error.set_retry(false);
+            return error;
+        }
+        let whole = !session.as_ref().retry_buffer_truncated();
+        let again = ctx.retry.after_failure(reused, whole, error.etype());
+        if !ctx.retry.was_unused() {
+            self.count_failure(ctx, &error);
+        }
+        error.set_retry(again);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Context,
+    ) -> FailToProxy {
+        let refusal = match ctx.refusal {
+            Some(refusal) => Some(refusal),
+            None => refusal(error),
+        };
+        let answered = session.response_written().map(|it| it.status);
+        let answered =
+            answered.filter(|it| !it.is_informational() || *it == StatusCode::SWITCHING_PROTOCOLS);
+        let code = match (answered, refusal) {
+            (Some(status), None) => status.as_u16(),
+            (Some(status), Some(refusal)) => {
+                // The answer is under way and cannot be completed.
+                if let Some(conn) = conn(session) {
+                    conn.break_off();
+                }
+                self.count_refusal(ctx, refusal);
+                status.as_u16()
+            }
+            (None, Some(refusal)) => {
+                self.report(session, ctx, refusal, error);
+                session.set_keepalive(None);
+                self.refuse(session, ctx, refusal).await;
+                refusal.status()
+            }
+            (None, None) => 0,
+        };
+        FailToProxy {
+            error_code: code,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+        /// The client left before there was an answer; as nginx has it.
+        const CLIENT_LEFT: u16 = 499;
+        let code = match session.response_written() {
+            Some(answer) if answer.status == StatusCode::SWITCHING_PROTOCOLS => 101,
+            Some(answer) if !answer.status.is_informational() => answer.status.as_u16(),
+            _ => CLIENT_LEFT,
+        };
+        let meter = self.meter(ctx);
+        self.metrics
+            .request(meter.map(|it| &**it), code, ctx.begun.elapsed());
+        if !session.is_body_done()
+            && let Some(conn) = conn(session)
+        {
+            conn.leave_unread();
+        }
+    }
+
+    // What there is to say of an error is said in `report`.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Requests {
+    /// Takes a ticket, and only then gives back the one before.
+    fn pick(&self, request: &RequestHeader, ctx: &mut Context) -> Result<(), Refusal> {
+        let ask = Ask {
+            host: headers::host(request),
+            path: request.uri.path(),
+            roll: ctx.roll,
+        };
+        match self.switch.pick(&ask) {
+            Ok(ticket) => {
+                ctx.ticket = Some(ticket);
+                Ok(())
+            }
+            Err(NoRoute::NoService) => Err(Refusal::NoRoute),
+            Err(NoRoute::Closed(service, why)) => {
+                ctx.meter = Some(self.metrics.meter(&service));
+                Err(why.into())
+            }
+        }
+    }
+
+    fn meter<'a>(&self, ctx: &'a Context) -> Option<&'a Arc<Meter>> {
+        match &ctx.ticket {
+            Some(ticket) => {
+                let known = &ticket.notes().meter;
+                Some(known.get_or_init(|| self.metrics.meter(ticket.service())))
+            }
+            None => ctx.meter.as_ref(),
+        }
+    }
+
+    /// Answers in the place of a release.
+    async fn refuse(&self, session: &mut Session, ctx: &Context, refusal: Refusal) {
+        self.count_refusal(ctx, refusal);
+        if conn(session).is_some_and(Conn::closing) {
+            session.set_keepalive(None);
+        }
+        let accept = session.get_header(header::ACCEPT).cloned();
+        let accept = accept.as_ref().map(|it| it.as_bytes());
+        let Ok((mut head, body)) = refusal.answer(accept) else {
+            session.set_keepalive(None);
+            return;
+        };
+        if refusal == Refusal::MethodNotAllowed {
+            let _ = head.insert_header(
+                header::ALLOW,
+                "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+            );
+        }
+        let body = match session.req_header().method == Method::HEAD {
+            true => Bytes::new(),
+            false => Bytes::from(body),
+        };
+        let sent = async {
+            session
+                .write_response_header(Box::new(head), body.is_empty())
+                .await?;
+            session.write_response_body(Some(body), true).await
+        };
+        if sent.await.is_err() {
+            session.set_keepalive(None);
+        }
+    }
+
+    fn count_refusal(&self, ctx: &Context, refusal: Refusal) {
+        if let Some(meter) = self.meter(ctx) {
+            self.metrics.refused(meter, refusal.reason());
+        }
+    }
+
+    fn count_failure(&self, ctx: &Context, error: &Error) {
+        if let (Some(meter), Some(kind)) = (self.meter(ctx), refusal(error)) {
+            self.metrics.upstream_error(meter, kind.reason());
+        }
+    }
+
+    fn report(&self, session: &Session, ctx: &Context, refusal: Refusal, error: &Error) {
+        let request = session.req_header();
+        let (method, path) = (&request.method, request.uri.path());
+        let status = refusal.status();
+        match &ctx.ticket {
+            Some(ticket) => tracing::warn!(
+                "{} at {}: {method} {path}: answered {status} {}: {error}",
+                ticket.release(),
+                ticket.address(),
+                refusal.reason(),
+            ),
+            None => tracing::debug!("{method} {path}: answered {status} {}", refusal.reason()),
+        }
+    }
+}
+
+/// The connection that a session runs on.
+fn conn(session: &Session) -> Option<&Conn> {
+    session.stream()?.as_any().downcast_ref()
+}
+
+/// What to tell a client of an error; nothing, if it was the client who left.
+fn refusal(error: &Error) -> Option<Refusal> {
+    use ErrorType as E;
+    match error.esource() {
+        ErrorSource::Downstream => match error.etype() {
+            E::ReadTimedout => Some(Refusal::RequestTimeout),
+            E::InvalidHTTPHeader | E::HTTPStatus(_) => Some(Refusal::BadRequest),
+            _ => None,
+        },
+        ErrorSource::Upstream => Some(match error.etype() {
+            E::ConnectTimedout => Refusal::ConnectTimeout,
+            E::ConnectRefused
+            | E::ConnectNoRoute
+            | E::ConnectError
+            | E::BindError
+            | E::SocketError
+            // What pingora makes of a socket that the system did not give.
+            | E::InternalError => Refusal::ConnectFailed,
+            E::InvalidHTTPHeader | E::H1Error => Refusal::UpstreamInvalid,
+            _ => Refusal::UpstreamClosed,
+        }),
+        ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
+    }
+}

@@ -1,0 +1,157 @@
+//! When a request is tried again. Knows nothing of routes and of answers.
+//!
+//! Three rules. A failure to connect sent nothing, so it is tried again for as long as the
+//! configuration says. A kept-alive connection that turns out to be closed is no failure of the
+//! release: what may be sent twice is sent on a new one, and what may not is, if the kernel can
+//! show that nobody received it. A request without side effects that got no answer from a working
+//! connection is sent once more: by then another release may be live.
+
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use pingora::ErrorType;
+use pingora::http::RequestHeader;
+
+use crate::delivery::{Delivery, Unusable};
+use crate::headers::{self, Replay};
+
+/// The tries of one request.
+pub(crate) struct Retry {
+    replay: Replay,
+    /// Whether it must go on a connection that nobody has used.
+    fresh: bool,
+    delivery: Option<Delivery>,
+    answered: bool,
+    /// Whether it was sent a second time after a failure on a new connection.
+    replayed: bool,
+    /// Since when connecting fails.
+    failing: Option<Instant>,
+    pause: Duration,
+    next: Next,
+}
+
+/// What must happen before the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// There has been no try.
+    First,
+    /// Nothing.
+    Now,
+    /// The connection was closed before it was used.
+    Unused,
+    /// A pause.
+    Pause,
+    /// To find out whether anybody received the last try.
+    Doubt,
+}
+
+/// The pauses between two tries to connect: the first, and the longest. Short, since a release
+/// that has just begun to listen should be found at once.
+const PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            replay: Replay::Never,
+            fresh: false,
+            delivery: None,
+            answered: false,
+            replayed: false,
+            failing: None,
+            pause: PAUSE,
+            next: Next::First,
+        }
+    }
+}
+
+impl Retry {
+    /// What can be seen from the request.
+    pub(crate) fn learn(&mut self, request: &RequestHeader) {
+        self.replay = Replay::of(&request.method);
+        // Not all of it could be sent a second time, so it does not go where that may be needed.
+        self.fresh = headers::large_body(request);
+    }
+
+    pub(crate) fn is_again(&self) -> bool {
+        self.next != Next::First
+    }
+
+    pub(crate) fn wants_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Whether the last failure was a kept connection that was closed before anything was sent.
+    pub(crate) fn was_unused(&self) -> bool {
+        self.next == Next::Unused
+    }
+
+    /// Waits for what must be waited for; says whether there may be another try.
+    pub(crate) async fn settle(&mut self) -> bool {
+        match std::mem::replace(&mut self.next, Next::Now) {
+            Next::First | Next::Now | Next::Unused => true,
+            Next::Pause => {
+                tokio::time::sleep(self.pause).await;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                true
+            }
+            Next::Doubt => match self.delivery.take() {
+                Some(delivery) => delivery.failed().await,
+                None => false,
+            },
+        }
+    }
+
+    pub(crate) fn after_connect_failure(&mut self, patience: Duration) -> bool {
+        let since = *self.failing.get_or_insert_with(Instant::now);
+        self.next = Next::Pause;
+        since.elapsed() < patience
+    }
+
+    /// A connection is there. Fails where it turns out to be none.
+    pub(crate) fn connected(&mut self, reused: bool, fd: RawFd) -> Result<(), Unusable> {
+        self.failing = None;
+        self.pause = PAUSE;
+        if reused && self.replay == Replay::Never {
+            self.next = Next::Unused;
+            self.delivery = Some(Delivery::begin(fd)?);
+        }
+        self.next = Next::Now;
+        Ok(())
+    }
+
+    /// The release has begun to answer.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
+        self.delivery = None;
+    }
+
+    /// The connection failed. `whole`: the body, as far as it was read, can be sent again.
+    pub(crate) fn after_failure(&mut self, reused: bool, whole: bool, error: &ErrorType) -> bool {
+        if self.next == Next::Unused {
+            self.fresh = true;
+            return true;
+        }
+        let broke = matches!(
+            error,
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+        );
+        if self.answered || !broke || !whole {
+            self.delivery = None;
+            return false;
+        }
+        match (reused, self.replay) {
+            (true, Replay::Safe | Replay::Idempotent) => {
+                self.fresh = true;
+                true
+            }
+            (true, Replay::Never) => {
+                self.fresh = true;
+                self.next = Next::Doubt;
+                self.delivery.is_some()
+            }
+            (false, Replay::Safe) => !std::mem::replace(&mut self.replayed, true),
+            (false, _) => false,
+        }
+    }
+}

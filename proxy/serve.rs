@@ -1,0 +1,259 @@
+//! Takes connections from a listener and lets pingora serve them, until it is told to stop.
+//!
+//! The only file that knows how pingora is run: not as its `Server`, whose signals, pauses and
+//! hand-over lose requests, but connection by connection, on the runtime of the caller.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hotctl_config::{IpNet, Timeouts};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions};
+use pingora::protocols::Stream;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::HttpProxy;
+use pingora::server::ShutdownWatch;
+use pingora::server::configuration::ServerConf;
+use rustix::io::Errno;
+use rustix::net::sockopt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::conn::{Conn, Limits};
+use crate::door::{Door, Order};
+use crate::metrics::Metrics;
+use crate::request::Requests;
+use crate::switch::Switch;
+
+/// What the proxy is told once, when it is made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose `X-Forwarded-*` and `X-Request-Id` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long to wait for clients and for releases.
+    pub timeouts: Timeouts,
+    /// The threads of the runtime that it will run on.
+    pub threads: NonZeroUsize,
+}
+
+/// What a listener is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Take connections and serve them.
+    Serving,
+    /// Take no more, and let those that are there come to their end.
+    Closing,
+}
+
+/// Serves requests. A clone is another handle to the same proxy.
+#[derive(Clone)]
+pub struct Proxy {
+    app: Arc<HttpProxy<Requests>>,
+    limits: Limits,
+    quiet: Arc<Quiet>,
+}
+
+impl Proxy {
+    /// A proxy that sends requests where the switch says.
+    pub fn new(switch: Arc<Switch>, metrics: Arc<Metrics>, settings: Settings) -> Self {
+        /// Idle upstream connections kept, a thread. Below the number of concurrent requests it
+        /// would mean a new connection for many of them, which doubles the cost of a request.
+        const KEPT: usize = 2048;
+
+        metrics.watch(&switch);
+        let conf = ServerConf {
+            threads: settings.threads.get(),
+            upstream_keepalive_pool_size: KEPT,
+            // Tries are bounded by time and by reason, see `retry`.
+            max_retries: usize::MAX,
+            ..ServerConf::default()
+        };
+        let limits = Limits {
+            header: settings.timeouts.header,
+            idle: settings.timeouts.idle,
+        };
+        let requests = Requests {
+            switch,
+            metrics,
+            trusted: settings.trusted_proxies,
+            timeouts: settings.timeouts,
+        };
+        let mut app = HttpProxy::new(requests, Arc::new(conf));
+        let mut options = HttpServerOptions::default();
+        // Only so that the refusal is ours, see `request`.
+        options.allow_connect_method_proxying = true;
+        app.server_options = Some(options);
+        app.handle_init_modules();
+        Self {
+            app: Arc::new(app),
+            limits,
+            quiet: Arc::new(Quiet::new(settings.threads)),
+        }
+    }
+
+    /// Serves what comes in at `listener`, on the tokio runtime that this runs on.
+    ///
+    /// When `stage` becomes [`Stage::Closing`] (or its sender is gone) the listener is closed, after
+    /// the connections that the kernel had already accepted are taken in. Answers then tell their
+    /// clients to close, and connections between two requests are closed after a short while.
+    /// Returns when the last connection is gone; an upload, a WebSocket or an event stream can take
+    /// as long as it likes, so the caller sets a bound. Dropped before, it cuts what is left.
+    pub async fn serve(&self, listener: TcpListener, mut stage: watch::Receiver<Stage>) {
+        /// How long a connection may still bring a request after the close began: one that had
+        /// requests before, and one that had none yet.
+        const LAST_REQUEST: Duration = Duration::from_millis(100);
+        const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+        prepare(&listener);
+        let door = Door::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = stage.wait_for(|stage| *stage == Stage::Closing) => break,
+                accepted = listener.accept() => match accepted {
+                    Ok((tcp, peer)) => self.welcome(tcp, peer, &door),
+                    Err(error) => pause(&error).await,
+                },
+            }
+        }
+        door.tell(Order::Finish);
+        self.take_the_rest(listener, &door);
+        let closing = async {
+            tokio::time::sleep(LAST_REQUEST).await;
+            door.tell(Order::CloseIdle);
+            tokio::time::sleep(FIRST_REQUEST - LAST_REQUEST).await;
+            door.tell(Order::CloseNew);
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = closing => {}
+            () = door.empty() => {}
+        }
+    }
+
+    /// Takes in what the kernel accepted in our name: closing the listener would reset it.
+    fn take_the_rest(&self, listener: TcpListener, door: &Door) {
+        let Ok(listener) = listener.into_std() else {
+            return;
+        };
+        // Straight from the kernel: the runtime may not have heard of them yet.
+        while let Ok((tcp, peer)) = listener.accept() {
+            let tcp = tcp
+                .set_nonblocking(true)
+                .and_then(|()| TcpStream::from_std(tcp));
+            if let Ok(tcp) = tcp {
+                self.welcome(tcp, peer, door);
+            }
+        }
+    }
+
+    /// Serves a connection in a task of its own, which ends with the door at the latest.
+    fn welcome(&self, tcp: TcpStream, peer: SocketAddr, door: &Door) {
+        let (guest, mut bell) = door.enter();
+        let conn = Conn::new(tcp, peer, self.limits, guest);
+        let talk = talk(self.app.clone(), conn, self.quiet.next());
+        tokio::spawn(async move {
+            let mut talk = std::pin::pin!(talk);
+            loop {
+                tokio::select! {
+                    biased;
+                    () = &mut talk => return,
+                    // An order: the connection looks at it when it is polled, which is now.
+                    rung = bell.changed() => if rung.is_err() {
+                        return;
+                    },
+                }
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proxy")
+    }
+}
+
+/// One connection, request after request.
+async fn talk(app: Arc<HttpProxy<Requests>>, conn: Conn, quiet: ShutdownWatch) {
+    let mut stream: Stream = Box::new(conn);
+    let mut settings: Option<HttpPersistentSettings> = None;
+    loop {
+        let mut session = ServerSession::new_http1(stream);
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
+        }
+        // Without a limit of pingora's: its own are for each read, the connection has better ones.
+        session.set_keepalive(Some(0));
+        session.set_pipelining_enabled(true);
+        let Some(reused) = app.process_new_http(session, &quiet).await else {
+            return;
+        };
+        (stream, settings) = reused.consume();
+        let Ok(mut conn) = stream.into_any().downcast::<Conn>() else {
+            return;
+        };
+        conn.rest();
+        stream = conn;
+    }
+}
+
+/// What pingora watches for its own way of shutting down, which is not ours: it never comes.
+///
+/// One for each thread, dealt out in turn, because every request looks at it, under a lock.
+struct Quiet {
+    watches: Box<[watch::Sender<bool>]>,
+    turn: AtomicUsize,
+}
+
+impl Quiet {
+    fn new(threads: NonZeroUsize) -> Self {
+        Self {
+            watches: (0..threads.get())
+                .map(|_| watch::Sender::new(false))
+                .collect(),
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    fn next(&self) -> ShutdownWatch {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.watches[turn % self.watches.len()].subscribe()
+    }
+}
+
+/// Options that the accepted sockets inherit, so that they cost nothing for each.
+fn prepare(listener: &TcpListener) {
+    /// A client that is gone without a word is noticed after about two minutes.
+    const SILENT: Duration = Duration::from_secs(60);
+    const BETWEEN: Duration = Duration::from_secs(15);
+    const PROBES: u32 = 4;
+    let set = || -> rustix::io::Result<()> {
+        sockopt::set_tcp_nodelay(listener, true)?;
+        sockopt::set_socket_keepalive(listener, true)?;
+        sockopt::set_tcp_keepidle(listener, SILENT)?;
+        sockopt::set_tcp_keepintvl(listener, BETWEEN)?;
+        sockopt::set_tcp_keepcnt(listener, PROBES)
+    };
+    if let Err(error) = set() {
+        tracing::debug!("listener: socket options: {error}");
+    }
+}
+
+/// After an error of `accept`. One connection that failed is none of our business; where the
+/// system is out of something, it must not be asked in a circle.
+async fn pause(error: &io::Error) {
+    const PAUSE: Duration = Duration::from_millis(50);
+    let out_of = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    match Errno::from_io_error(error) {
+        Some(errno) if !out_of.contains(&errno) => tracing::debug!("accept: {error}"),
+        _ => {
+            tracing::warn!("accept: {error}");
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
