@@ -2,7 +2,7 @@
 //! that looks at every single answer. Knows hotctl only as a program and by its documented outputs.
 
 // Each of the programs that include this uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod daemon;
 pub mod eventually;
