@@ -1,9 +1,26 @@
 //! The life of a release: how it is stored, started, proved healthy and stopped, and the pure
 //! machine that says what a deployment does next. Knows the configuration's words; knows no proxy.
 
+mod archive;
 pub mod drive;
+mod elf;
 pub mod ledger;
 pub mod machine;
+mod miss;
+mod output;
+pub mod pack;
+mod pieces;
+pub mod ports;
+pub mod probe;
+pub mod process;
+mod prove;
 pub mod queue;
+pub mod refused;
+pub mod release;
 pub mod restart;
+pub mod shim;
+pub mod sockets;
+mod sys;
+mod tree;
 pub mod why;
+mod wire;

@@ -1,0 +1,331 @@
+//! Asking one address whether it is healthy: one connection, one small request, one bounded answer.
+//! Knows no process; [`prove`] watches one as well.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hotctl_config::file::{Health, HealthKind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout_at;
+
+pub use crate::miss::{Cause, Miss, Refusal, Stage};
+pub use crate::prove::{Healthy, Unhealthy, UnhealthyKind, prove};
+
+/// How much of an answer is read.
+const ANSWER: usize = 64 * 1024;
+/// How long the rest of a body that nobody needs is read, so that the app does not see its
+/// connection broken.
+const MANNERS: Duration = Duration::from_millis(20);
+/// How much of a body is quoted, in characters.
+const QUOTED: usize = 200;
+/// Headers that say something about an answer that was not wanted.
+const TELLING: [&str; 5] = [
+    "location",
+    "content-type",
+    "retry-after",
+    "www-authenticate",
+    "server",
+];
+
+/// A probe that succeeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status; `None` if the probe only connects.
+    pub status: Option<u16>,
+    /// From the beginning until the connection stood.
+    pub connected: Duration,
+    /// From the beginning until it was seen to be good.
+    pub took: Duration,
+}
+
+/// Probe once, within `health.timeout`.
+///
+/// # Errors
+/// What came instead of a healthy answer.
+pub async fn probe(address: SocketAddr, health: &Health) -> Result<Answer, Miss> {
+    attempt(address, health, health.timeout).await.0
+}
+
+/// Probe once within a time, and tell when the connection stood, whatever came of it.
+pub(crate) async fn attempt(
+    address: SocketAddr,
+    health: &Health,
+    within: Duration,
+) -> (Result<Answer, Miss>, Option<Duration>) {
+    let mut asking = Asking {
+        address,
+        health,
+        began: Instant::now(),
+        within,
+        connected: None,
+        stage: Stage::Connect,
+        // Reserved only when something comes.
+        got: Vec::new(),
+    };
+    let result = asking.ask().await.map_err(|cause| Miss {
+        request: request(address, health),
+        cause,
+    });
+    (result, asking.connected)
+}
+
+/// What is asked, in words.
+pub(crate) fn request(address: SocketAddr, health: &Health) -> String {
+    match health.kind {
+        HealthKind::Tcp => format!("connect {address}"),
+        HealthKind::Http => format!("{} {address}{}", health.method, health.path),
+    }
+}
+
+struct Asking<'a> {
+    address: SocketAddr,
+    health: &'a Health,
+    began: Instant,
+    within: Duration,
+    connected: Option<Duration>,
+    stage: Stage,
+    got: Vec<u8>,
+}
+
+impl Asking<'_> {
+    async fn ask(&mut self) -> Result<Answer, Cause> {
+        let address = self.address;
+        let mut stream = self
+            .in_time(TcpStream::connect(address))
+            .await?
+            .map_err(broken)?;
+        let connected = self.began.elapsed();
+        self.connected = Some(connected);
+        let answer = |began: Instant, status| Answer {
+            status,
+            connected,
+            took: began.elapsed(),
+        };
+        if self.health.kind == HealthKind::Tcp {
+            return Ok(answer(self.began, None));
+        }
+        self.stage = Stage::Header;
+        let request = self.request();
+        self.in_time(stream.write_all(request.as_bytes()))
+            .await?
+            .map_err(broken)?;
+        let head = loop {
+            match head(&self.got)? {
+                // 100 and 103 announce the answer; 101 is one.
+                Some(head) if head.status < 200 && head.status != 101 => {
+                    self.got.drain(..head.length);
+                }
+                Some(head) => break head,
+                None if self.got.len() >= ANSWER => return Err(Cause::TooLong),
+                None => {
+                    if self.read(&mut stream).await? == 0 {
+                        return Err(Cause::Closed(self.got.len()));
+                    }
+                }
+            }
+        };
+        if !self.health.status.contains(head.status) {
+            self.rest(&mut stream, &head).await;
+            return Err(Cause::Status(self.refusal(&head)));
+        }
+        self.stage = Stage::Body;
+        if let Some(wanted) = &self.health.body {
+            while !contains(self.body(&head), wanted) {
+                if head.is_whole(&self.got) || self.read(&mut stream).await? == 0 {
+                    return Err(Cause::Body {
+                        wanted: wanted.clone(),
+                        got: self.refusal(&head),
+                    });
+                }
+            }
+        }
+        let answer = answer(self.began, Some(head.status));
+        self.rest(&mut stream, &head).await;
+        Ok(answer)
+    }
+
+    fn request(&self) -> String {
+        let Health { method, path, .. } = self.health;
+        let host = match &self.health.host {
+            Some(host) => host.clone(),
+            None => self.address.to_string(),
+        };
+        format!(
+            "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: hotctl-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        )
+    }
+
+    /// Read some more; 0 at the end, which is also where no more is wanted.
+    async fn read(&mut self, stream: &mut TcpStream) -> Result<usize, Cause> {
+        let room = ANSWER.saturating_sub(self.got.len());
+        if room == 0 {
+            return Ok(0);
+        }
+        let deadline = self.deadline();
+        self.got.reserve(room.min(4096));
+        let reading = (&mut *stream).take(room.try_into().unwrap_or(u64::MAX));
+        let mut reading = std::pin::pin!(reading);
+        match timeout_at(deadline, reading.read_buf(&mut self.got)).await {
+            Ok(Ok(length)) => Ok(length),
+            // An app that closes with our bytes unread; what it had sent before is with us.
+            Ok(Err(e)) if e.kind() == ErrorKind::ConnectionReset && !self.got.is_empty() => Ok(0),
+            Ok(Err(e)) => Err(broken(e)),
+            Err(_) => Err(self.late()),
+        }
+    }
+
+    /// Read the rest of the answer as far as it comes at once: to quote it, and out of manners.
+    async fn rest(&mut self, stream: &mut TcpStream, head: &Head) {
+        self.within = (self.began.elapsed() + MANNERS).min(self.within);
+        while !head.is_whole(&self.got) && matches!(self.read(stream).await, Ok(1..)) {}
+    }
+
+    fn body(&self, head: &Head) -> &[u8] {
+        self.got.get(head.length..).unwrap_or_default()
+    }
+
+    fn refusal(&self, head: &Head) -> Refusal {
+        let text = String::from_utf8_lossy(self.body(head));
+        let mut body: String = text.trim().chars().take(QUOTED).collect();
+        if body.len() < text.trim().len() {
+            body.push('…');
+        }
+        Refusal {
+            status: head.status,
+            want: self.health.status.to_string(),
+            headers: head.telling.clone(),
+            body,
+        }
+    }
+
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Result<T, Cause> {
+        timeout_at(self.deadline(), work)
+            .await
+            .map_err(|_| self.late())
+    }
+
+    fn deadline(&self) -> tokio::time::Instant {
+        let end = self.began.checked_add(self.within);
+        // More than anybody configures.
+        end.unwrap_or_else(|| self.began + Duration::from_secs(86_400))
+            .into()
+    }
+
+    fn late(&self) -> Cause {
+        Cause::Timeout {
+            after: self.within,
+            stage: self.stage,
+        }
+    }
+}
+
+fn broken(cause: io::Error) -> Cause {
+    match cause.kind() {
+        ErrorKind::ConnectionRefused => Cause::Refused,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => {
+            Cause::Broken("connection reset without an answer".into())
+        }
+        _ => Cause::Broken(cause.to_string()),
+    }
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+struct Head {
+    status: u16,
+    /// How many bytes it takes, the empty line included.
+    length: usize,
+    /// How long the body is, if the head says so.
+    body: Body,
+    telling: Vec<(String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Sized(usize),
+    Chunked,
+    UntilClose,
+}
+
+impl Head {
+    fn is_whole(&self, got: &[u8]) -> bool {
+        let body = got.get(self.length..).unwrap_or_default();
+        match self.body {
+            Body::Sized(length) => body.len() >= length,
+            Body::Chunked => body.ends_with(b"0\r\n\r\n"),
+            Body::UntilClose => false,
+        }
+    }
+}
+
+/// The head that these bytes begin with; `None` as long as it is not whole.
+fn head(bytes: &[u8]) -> Result<Option<Head>, Cause> {
+    let not_http = || {
+        let text = String::from_utf8_lossy(bytes);
+        Cause::NotHttp(text.chars().take(60).collect())
+    };
+    let begin = b"HTTP/1.";
+    if !bytes.iter().zip(begin).all(|(is, want)| is == want) {
+        return Err(not_http());
+    }
+    let Some(end) = end_of_head(bytes) else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(bytes.get(..end).unwrap_or_default());
+    let mut lines = text.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1));
+    let status = status
+        .filter(|code| code.len() == 3)
+        .and_then(|code| code.parse().ok())
+        .filter(|code| *code >= 100)
+        .ok_or_else(not_http)?;
+    let mut head = Head {
+        status,
+        length: end,
+        body: match status {
+            ..200 | 204 | 304 => Body::Sized(0),
+            _ => Body::UntilClose,
+        },
+        telling: Vec::new(),
+    };
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+        match name.as_str() {
+            "content-length" if head.body == Body::UntilClose => {
+                head.body = value.parse().map_or(Body::UntilClose, Body::Sized);
+            }
+            "transfer-encoding" if value.eq_ignore_ascii_case("chunked") => {
+                head.body = Body::Chunked;
+            }
+            known if TELLING.contains(&known) => {
+                let value = value.chars().take(QUOTED).collect();
+                head.telling.push((name, value));
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(head))
+}
+
+/// Where the empty line ends, written with or without `\r`.
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().enumerate().find_map(|(at, byte)| {
+        let rest = bytes.get(at + 1..)?;
+        match (byte, rest) {
+            (b'\n', [b'\n', ..]) => Some(at + 2),
+            (b'\n', [b'\r', b'\n', ..]) => Some(at + 3),
+            _ => None,
+        }
+    })
+}
+
+fn contains(text: &[u8], wanted: &str) -> bool {
+    let wanted = wanted.as_bytes();
+    wanted.is_empty() || text.windows(wanted.len()).any(|window| window == wanted)
+}
+
+#[cfg(test)]
+#[path = "probe_tests.rs"]
+mod tests;

@@ -1,0 +1,505 @@
+//! One running app, seen from the daemon: start it under a shim, hear how it ended, end it with all
+//! that it started. Knows neither releases nor health.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::Child;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use crate::tree;
+use crate::wire::{self, Order, Report, Start};
+
+/// How long a shim may take to start its program. It tries a program that is being written for 2 s.
+const START_LIMIT: Duration = Duration::from_secs(15);
+/// How long a shim may take to kill a whole tree, beyond the grace, until it is killed itself.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spec {
+    /// The program and its arguments. A program without `/` is looked for in the `PATH` of `env`.
+    pub program: Vec<String>,
+    /// Its whole environment; nothing is inherited.
+    pub env: Vec<(String, String)>,
+    /// The folder it is started in.
+    pub cwd: PathBuf,
+    /// The file that its output is appended to. At 16 MiB it is renamed to `.1`; one such is kept.
+    pub log: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exit {
+    /// By itself, with this status, 0 to 255.
+    Code(i32),
+    /// By this signal.
+    Signal(i32),
+    /// It never ran, for this reason.
+    NotStarted(String),
+    /// Nobody knows: its shim was killed, and it was killed with it.
+    Lost,
+}
+
+/// What is left after [`Process::stop`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopped {
+    /// How the app's own process ended.
+    pub exit: Exit,
+    /// Whether something of it had to be killed, the grace being over.
+    pub killed: bool,
+    /// How many of its processes could not be killed; 0 as a rule.
+    pub left: usize,
+}
+
+/// Why a program could not be started. `Display` is one sentence, the program first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StartError {
+    text: String,
+}
+
+/// A running app. Cheap to clone; when the last clone is gone, the app is ended at once, with all that
+/// it started.
+#[derive(Debug, Clone)]
+pub struct Process {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    pid: u32,
+    shim: u32,
+    started: SystemTime,
+    exec_at: Instant,
+    /// Eight may wait for a shim that is busy; the sender waits then.
+    asks: mpsc::Sender<Ask>,
+    state: watch::Receiver<State>,
+}
+
+#[derive(Debug)]
+enum Ask {
+    Tell(Order),
+    KillShim,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    exit: Option<Exit>,
+    ended: Option<Ended>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Ended {
+    killed: bool,
+    left: usize,
+}
+
+/// Start a program, with this very program as its shim.
+///
+/// # Errors
+/// Why the program does not run: no such file, not executable, not for this machine.
+pub async fn start(spec: Spec) -> Result<Process, StartError> {
+    Launcher::own().start(spec).await
+}
+
+/// How shims are started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launcher {
+    program: PathBuf,
+}
+
+impl Launcher {
+    /// Shims are this very program, even if its file was replaced meanwhile. Its first argument is
+    /// then `shim`, upon which it must call [`crate::shim::main`] and do nothing else.
+    pub fn own() -> Self {
+        Self::at("/proc/self/exe")
+    }
+
+    /// Shims are another program that does the same.
+    pub fn at(program: impl Into<PathBuf>) -> Self {
+        Self {
+            program: program.into(),
+        }
+    }
+
+    /// As [`start`]. If the future is dropped, nothing stays behind.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub async fn start(&self, spec: Spec) -> Result<Process, StartError> {
+        let name = spec.program.first().cloned().unwrap_or_default();
+        let failed = |cause: io::Error| StartError {
+            text: format!("{name}: its shim cannot be started: {cause}"),
+        };
+        let line = wire::line(&Start {
+            v: wire::VERSION,
+            program: spec.program,
+            env: spec.env,
+            cwd: spec.cwd,
+            log: spec.log,
+        })
+        .map_err(failed)?;
+        let (ours, theirs) = StdStream::pair().map_err(failed)?;
+        let program = self.program.clone();
+        // Away from the threads that serve: until the new program is loaded, the caller stands still.
+        let shim = tokio::task::spawn_blocking(move || shim(&program, theirs.into()))
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let (read, mut write) = UnixStream::from_std(ours).map_err(failed)?.into_split();
+        let mut lines = BufReader::with_capacity(256, read).lines();
+        let began = SystemTime::now();
+        let told = timeout(START_LIMIT, async {
+            write.write_all(&line).await?;
+            lines.next_line().await
+        });
+        let report = match told.await {
+            Ok(Ok(Some(text))) => serde_json::from_str(&text).map_err(|e| failed(e.into()))?,
+            Ok(Ok(None)) => return Err(failed(io::ErrorKind::UnexpectedEof.into())),
+            Ok(Err(cause)) => return Err(failed(cause)),
+            Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
+        };
+        let (pid, unix_ns) = match report {
+            Report::Started { pid, unix_ns } => (pid, unix_ns),
+            Report::Failed { text } => return Err(StartError { text }),
+            other => return Err(failed(io::Error::other(format!("it says {other:?}")))),
+        };
+        let now = (Instant::now(), SystemTime::now());
+        let told = SystemTime::UNIX_EPOCH + Duration::from_nanos(unix_ns);
+        // Never before we began nor after now, even if the clock was set meanwhile.
+        let started = told.clamp(began.min(now.1), now.1);
+        let ago = now.1.duration_since(started).unwrap_or_default();
+        let (state, seen) = watch::channel(State::default());
+        let (asks, asked) = mpsc::channel(8);
+        let inner = Inner {
+            pid,
+            shim: shim.id().unwrap_or_default(),
+            started,
+            exec_at: now.0.checked_sub(ago).unwrap_or(now.0),
+            asks,
+            state: seen,
+        };
+        let attendant = Attendant {
+            pid,
+            shim,
+            lines,
+            write: Some(write),
+            state,
+        };
+        // Ends when the shim has ended, which it does when the last handle is gone.
+        tokio::spawn(attendant.attend(asked));
+        Ok(Process {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+fn shim(program: &Path, socket: OwnedFd) -> io::Result<Child> {
+    tokio::process::Command::new(program)
+        .arg0("hotctl")
+        .arg("shim")
+        .env_clear()
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+impl Process {
+    /// The number of the app's own process.
+    pub fn pid(&self) -> u32 {
+        self.inner.pid
+    }
+
+    /// The number of its shim.
+    pub fn shim_pid(&self) -> u32 {
+        self.inner.shim
+    }
+
+    /// When the program began to run, by the system's clock.
+    pub fn started(&self) -> SystemTime {
+        self.inner.started
+    }
+
+    /// When the program began to run.
+    pub fn exec_at(&self) -> Instant {
+        self.inner.exec_at
+    }
+
+    /// How the app's own process ended, if it did.
+    pub fn exit(&self) -> Option<Exit> {
+        self.inner.state.borrow().exit.clone()
+    }
+
+    /// Resolves when the app's own process has ended, whatever it started and left behind. By then
+    /// its last words are in the log.
+    pub async fn exited(&self) -> Exit {
+        let mut state = self.inner.state.clone();
+        let state = state.wait_for(|state| state.exit.is_some()).await;
+        state
+            .ok()
+            .and_then(|state| state.exit.clone())
+            .unwrap_or(Exit::Lost)
+    }
+
+    /// Send a signal to the app's group, by its name: `HUP`, `USR1`. Nothing happens if there is no
+    /// such signal, or the app has ended.
+    pub async fn signal(&self, name: &str) {
+        let order = Order::Signal(name.into());
+        let _ = self.inner.asks.send(Ask::Tell(order)).await;
+    }
+
+    /// End it: SIGTERM to its group, after `grace` SIGKILL to all that it started, and resolves when
+    /// nothing is left, its shim included. A grace of 0 kills at once; a second call can shorten the
+    /// grace, not lengthen it. Ended already: resolves at once. If the future is dropped, the end
+    /// goes on.
+    pub async fn stop(&self, grace: Duration) -> Stopped {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        // Closed if it has ended already.
+        let _ = self
+            .inner
+            .asks
+            .send(Ask::Tell(Order::Stop { grace_ms }))
+            .await;
+        let mut state = self.inner.state.clone();
+        let limit = grace.saturating_add(STOP_LIMIT);
+        if timeout(limit, state.wait_for(|state| state.ended.is_some()))
+            .await
+            .is_err()
+        {
+            let _ = self.inner.asks.send(Ask::KillShim).await;
+        }
+        let ended = state.wait_for(|state| state.ended.is_some()).await;
+        let told = ended
+            .ok()
+            .and_then(|state| Some((state.exit.clone()?, state.ended?)));
+        let (exit, ended) = told.unwrap_or((
+            Exit::Lost,
+            Ended {
+                killed: true,
+                left: self.pids().len(),
+            },
+        ));
+        Stopped {
+            exit,
+            killed: ended.killed,
+            left: ended.left,
+        }
+    }
+
+    /// The numbers of all its processes, its own and all that it started; empty when it has ended.
+    pub fn pids(&self) -> Vec<u32> {
+        if self.inner.state.borrow().ended.is_some() {
+            return Vec::new();
+        }
+        tree::descendants(self.inner.shim)
+    }
+}
+
+/// The daemon's end of one shim's line.
+struct Attendant {
+    pid: u32,
+    shim: Child,
+    lines: Lines<BufReader<OwnedReadHalf>>,
+    /// `None` once all handles are gone; the shim sees the end of its line then.
+    write: Option<OwnedWriteHalf>,
+    state: watch::Sender<State>,
+}
+
+impl Attendant {
+    async fn attend(mut self, mut asked: mpsc::Receiver<Ask>) {
+        let mut ended = None;
+        loop {
+            tokio::select! {
+                line = self.lines.next_line() => match line {
+                    Ok(Some(text)) => match serde_json::from_str(&text) {
+                        Ok(Report::Exited(exit)) => self.state.send_modify(|state| {
+                            state.exit.get_or_insert(exit);
+                        }),
+                        Ok(Report::Ended { killed, left }) => ended = Some(Ended { killed, left }),
+                        other => tracing::warn!(pid = self.pid, ?other, "a shim says what is not expected"),
+                    },
+                    Ok(None) | Err(_) => break,
+                },
+                ask = asked.recv(), if self.write.is_some() => match (ask, &mut self.write) {
+                    (Some(Ask::Tell(order)), Some(write)) => {
+                        // Broken: the next read says so.
+                        if let Ok(line) = wire::line(&order) {
+                            let _ = write.write_all(&line).await;
+                        }
+                    }
+                    (Some(Ask::KillShim), _) => drop(self.shim.start_kill()),
+                    _ => self.write = None,
+                },
+            }
+        }
+        if ended.is_none() {
+            drop(self.shim.start_kill());
+        }
+        if timeout(STOP_LIMIT, self.shim.wait()).await.is_err() {
+            drop(self.shim.start_kill());
+            drop(self.shim.wait().await);
+        }
+        let ended = match ended {
+            Some(ended) => ended,
+            // Without its shim nobody knows the whole tree any more: what is in the app's session is.
+            None => Ended {
+                killed: true,
+                left: sweep(self.pid).await,
+            },
+        };
+        self.state.send_modify(|state| {
+            state.exit.get_or_insert(Exit::Lost);
+            state.ended = Some(ended);
+        });
+    }
+}
+
+/// Kill what is left of a session; returns how many could not be killed.
+async fn sweep(leader: u32) -> usize {
+    let alive = || {
+        let mut members = tree::session(leader);
+        members.retain(|pid| tree::stat(*pid).is_some_and(|stat| stat.state != 'Z'));
+        members
+    };
+    for _ in 0..100 {
+        let members = alive();
+        if members.is_empty() {
+            return 0;
+        }
+        for pid in members {
+            tree::send(pid, rustix::process::Signal::KILL, |stat| {
+                stat.session == leader
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    alive().len()
+}
+
+/// The last lines of a log, oldest first, as text whatever the bytes; a line of more than 1000
+/// characters is cut. Looks into the file before it when a new one was just begun. Empty if there
+/// is no log.
+pub fn tail(log: &Path, lines: usize) -> Vec<String> {
+    let mut found = last_lines(log, lines);
+    if found.len() < lines {
+        let mut old = log.as_os_str().to_owned();
+        old.push(".1");
+        let mut before = last_lines(Path::new(&old), lines - found.len());
+        before.append(&mut found);
+        found = before;
+    }
+    found
+}
+
+/// How much of a log is looked at for its last lines.
+const TAIL: u64 = 256 * 1024;
+/// The longest line that is quoted, in characters.
+const QUOTED: usize = 1000;
+
+fn last_lines(log: &Path, lines: usize) -> Vec<String> {
+    let read = || -> io::Result<(Vec<u8>, bool)> {
+        let mut file = File::open(log)?;
+        let length = file.metadata()?.len();
+        let from = length.saturating_sub(TAIL);
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::new();
+        file.take(TAIL).read_to_end(&mut bytes)?;
+        Ok((bytes, from == 0))
+    };
+    let Ok((bytes, whole)) = read() else {
+        return Vec::new();
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let mut all: Vec<&str> = text.lines().collect();
+    if !whole && all.len() > 1 {
+        // Its beginning was not read.
+        all.remove(0);
+    }
+    let skip = all.len().saturating_sub(lines);
+    all.into_iter().skip(skip).map(cut).collect()
+}
+
+fn cut(line: &str) -> String {
+    match line.char_indices().nth(QUOTED) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or(line)),
+        None => line.into(),
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit status {code}"),
+            Self::Signal(number) => match SIGNALS.iter().find(|(n, _)| n == number) {
+                Some((_, name)) => write!(f, "killed by SIG{name} ({number})"),
+                None => write!(f, "killed by signal {number}"),
+            },
+            Self::NotStarted(why) => write!(f, "not started: {why}"),
+            Self::Lost => f.write_str("killed together with its shim"),
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The number of a signal, by its name without `SIG`.
+pub(crate) fn signal_number(name: &str) -> Option<i32> {
+    SIGNALS
+        .iter()
+        .find(|(_, n)| *n == name)
+        .map(|(number, _)| *number)
+}
+
+/// The signals that have a name here. Numbers differ between machines, hence the constants.
+const SIGNALS: [(i32, &str); 24] = [
+    (libc::SIGHUP, "HUP"),
+    (libc::SIGINT, "INT"),
+    (libc::SIGQUIT, "QUIT"),
+    (libc::SIGILL, "ILL"),
+    (libc::SIGTRAP, "TRAP"),
+    (libc::SIGABRT, "ABRT"),
+    (libc::SIGBUS, "BUS"),
+    (libc::SIGFPE, "FPE"),
+    (libc::SIGKILL, "KILL"),
+    (libc::SIGUSR1, "USR1"),
+    (libc::SIGSEGV, "SEGV"),
+    (libc::SIGUSR2, "USR2"),
+    (libc::SIGPIPE, "PIPE"),
+    (libc::SIGALRM, "ALRM"),
+    (libc::SIGTERM, "TERM"),
+    (libc::SIGCONT, "CONT"),
+    (libc::SIGSTOP, "STOP"),
+    (libc::SIGTSTP, "TSTP"),
+    (libc::SIGXCPU, "XCPU"),
+    (libc::SIGXFSZ, "XFSZ"),
+    (libc::SIGVTALRM, "VTALRM"),
+    (libc::SIGPROF, "PROF"),
+    (libc::SIGWINCH, "WINCH"),
+    (libc::SIGSYS, "SYS"),
+];
+
+#[cfg(test)]
+#[path = "process_tests.rs"]
+mod tests;

@@ -1,0 +1,295 @@
+//! Proving a started process healthy: probe it from the first moment, at growing distances, until it
+//! is healthy, ends, or its time is over; and show that what answers is itself.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use hotctl_config::file::{Health, Ownership};
+use hotctl_config::units;
+use serde::{Deserialize, Serialize};
+
+use crate::probe::{Cause, Miss, attempt};
+use crate::process::{Exit, Process};
+use crate::sockets::{self, Owner};
+
+/// The first distance between two probes.
+const FIRST: Duration = Duration::from_millis(2);
+/// While nobody listens, how often it is looked where the process listens instead.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A process that has proved itself healthy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthy {
+    /// From the call until it was proved.
+    pub took: Duration,
+    /// From the process's exec to the first connection that it took.
+    pub listening: Option<Duration>,
+    /// How many probes it took.
+    pub probes: u32,
+    /// What is odd all the same: a foreign process seems to answer, and `health.ownership` is `warn`.
+    pub warning: Option<String>,
+}
+
+/// A process that did not prove itself healthy. `Display` is the reason in one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unhealthy {
+    /// Its class.
+    pub kind: UnhealthyKind,
+    /// The reason in one line.
+    pub text: String,
+    /// What the last probe got.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Miss>,
+    /// How the process ended; only with the kind `exited`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+    /// What to do about it, if anything can be said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// The classes of [`Unhealthy`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnhealthyKind {
+    /// The process ended.
+    Exited,
+    /// `start_timeout` was over.
+    Timeout,
+    /// `start_timeout` was over, and it listens elsewhere.
+    WrongPort,
+    /// What answers is not the process, and `health.ownership` is `require`.
+    NotOwned,
+}
+
+/// Probe until `health.rise` probes in a row succeeded. `progress` is told what came of each probe
+/// that did not, once for each new answer. The distance between two probes begins at 2 ms and grows
+/// up to `health.interval`: with a tenth of the time passed while nobody listens, which costs the app
+/// nothing, and by half each time once it answers.
+///
+/// # Errors
+/// Why it is not healthy: at once when the process ends, at the latest after `start_timeout`.
+pub async fn prove(
+    process: &Process,
+    address: SocketAddr,
+    health: &Health,
+    start_timeout: Duration,
+    mut progress: impl FnMut(&str),
+) -> Result<Healthy, Unhealthy> {
+    let mut proof = Proof {
+        process,
+        address,
+        health,
+        began: Instant::now(),
+        start_timeout,
+        probes: 0,
+        listening: None,
+        last: None,
+        elsewhere: Vec::new(),
+        looked: None,
+        said: String::new(),
+    };
+    let exited = process.exited();
+    tokio::select! {
+        // An exit first: the probe that failed because of it would tell less.
+        biased;
+        exit = exited => Err(Unhealthy {
+            kind: UnhealthyKind::Exited,
+            text: format!("ended before it was healthy: {exit}"),
+            last: None,
+            exit: Some(exit),
+            hint: None,
+        }),
+        done = proof.run(&mut progress) => done,
+    }
+}
+
+struct Proof<'a> {
+    process: &'a Process,
+    address: SocketAddr,
+    health: &'a Health,
+    began: Instant,
+    start_timeout: Duration,
+    probes: u32,
+    listening: Option<Duration>,
+    last: Option<Miss>,
+    /// Where the process listens, if not at its address.
+    elsewhere: Vec<SocketAddr>,
+    looked: Option<Instant>,
+    said: String,
+}
+
+impl Proof<'_> {
+    async fn run(&mut self, progress: &mut impl FnMut(&str)) -> Result<Healthy, Unhealthy> {
+        let mut risen = 0;
+        let mut answered = FIRST;
+        loop {
+            let left = self.left();
+            if left.is_zero() {
+                return Err(self.give_up());
+            }
+            let began = Instant::now();
+            let within = self.health.timeout.min(left);
+            let (result, connected) = attempt(self.address, self.health, within).await;
+            self.probes += 1;
+            if let (None, Some(connected)) = (self.listening, connected) {
+                let at = began + connected;
+                self.listening = Some(at.saturating_duration_since(self.process.exec_at()));
+            }
+            let refused = match result {
+                Ok(_) => {
+                    self.last = None;
+                    risen += 1;
+                    if risen >= self.health.rise {
+                        let warning = self.ownership()?;
+                        return Ok(Healthy {
+                            took: self.began.elapsed(),
+                            listening: self.listening,
+                            probes: self.probes,
+                            warning,
+                        });
+                    }
+                    false
+                }
+                Err(miss) => {
+                    risen = 0;
+                    let refused = miss.cause == Cause::Refused;
+                    self.last = Some(miss);
+                    self.look(refused);
+                    let text = self.describe();
+                    if text != self.said {
+                        progress(&text);
+                        self.said = text;
+                    }
+                    refused
+                }
+            };
+            let pause = if refused {
+                self.began.elapsed() / 10
+            } else {
+                answered = answered.mul_f64(1.5).min(self.health.interval);
+                answered
+            };
+            let pause = pause.max(FIRST).min(self.health.interval).min(self.left());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn left(&self) -> Duration {
+        self.start_timeout.saturating_sub(self.began.elapsed())
+    }
+
+    /// Now and then, see whether it listens elsewhere.
+    fn look(&mut self, refused: bool) {
+        if !refused {
+            self.elsewhere.clear();
+            return;
+        }
+        let now = Instant::now();
+        let last = *self.looked.get_or_insert(self.began);
+        if now.duration_since(last) >= LOOK || self.left().is_zero() {
+            self.looked = Some(now);
+            self.elsewhere = sockets::listening(&self.process.pids());
+            let here = self.address;
+            self.elsewhere.retain(|there| *there != here);
+        }
+    }
+
+    /// Whether what answers is the process: an error if it must be and is not, a warning if it
+    /// should be.
+    fn ownership(&self) -> Result<Option<String>, Unhealthy> {
+        if self.health.ownership == Ownership::Off {
+            return Ok(None);
+        }
+        let text = match sockets::owner(&self.process.pids(), self.address) {
+            Owner::Ours => return Ok(None),
+            Owner::Foreign => format!("{} is answered by another process", self.address),
+            Owner::Unknown => format!("it cannot be told who answers at {}", self.address),
+        };
+        match self.health.ownership {
+            Ownership::Require => Err(Unhealthy {
+                kind: UnhealthyKind::NotOwned,
+                text,
+                last: None,
+                exit: None,
+                hint: Some(r#"health.ownership = "warn" lets it pass"#.into()),
+            }),
+            Ownership::Warn | Ownership::Off => Ok(Some(text)),
+        }
+    }
+
+    fn describe(&self) -> String {
+        let last = self.last.as_ref().map(ToString::to_string);
+        match (last, self.wrong_port()) {
+            (Some(last), Some(wrong)) => format!("{last}; {wrong}"),
+            (last, wrong) => last.or(wrong).unwrap_or_default(),
+        }
+    }
+
+    fn wrong_port(&self) -> Option<String> {
+        let port = self.address.port();
+        // At the right port, but not at an address of ours: as wrong, and another fault.
+        let mut there: Vec<String> = match self.elsewhere.iter().any(|at| at.port() == port) {
+            true => self.elsewhere.iter().map(ToString::to_string).collect(),
+            false => self
+                .elsewhere
+                .iter()
+                .map(|at| at.port().to_string())
+                .collect(),
+        };
+        there.dedup();
+        match self.elsewhere.iter().any(|at| at.port() == port) {
+            _ if there.is_empty() => None,
+            true => Some(format!(
+                "listens on {}, not on {}",
+                there.join(", "),
+                self.address
+            )),
+            false => Some(format!(
+                "listens on {}, not on PORT {port}",
+                there.join(", ")
+            )),
+        }
+    }
+
+    fn give_up(&mut self) -> Unhealthy {
+        let refused = self
+            .last
+            .as_ref()
+            .is_some_and(|miss| miss.cause == Cause::Refused);
+        self.look(refused);
+        let wrong = self.wrong_port();
+        let hint = match &wrong {
+            Some(_) => Some(
+                "let the app listen on the port in the environment variable PORT, or write {port} in its command".into(),
+            ),
+            None => self.last.as_ref().and_then(Miss::hint),
+        };
+        let why = match self.describe() {
+            why if why.is_empty() => "too few probes in a row succeeded".into(),
+            why => why,
+        };
+        Unhealthy {
+            kind: match wrong {
+                Some(_) => UnhealthyKind::WrongPort,
+                None => UnhealthyKind::Timeout,
+            },
+            text: format!(
+                "not healthy within {}: {why}",
+                units::show_duration(self.start_timeout)
+            ),
+            last: self.last.clone(),
+            exit: None,
+            hint,
+        }
+    }
+}
+
+impl fmt::Display for Unhealthy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Unhealthy {}

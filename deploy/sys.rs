@@ -1,0 +1,118 @@
+//! The few calls that Rust cannot check: what stands between `fork` and `exec`, signal masks, file
+//! leases. Knows nothing of releases; everything else in the crate is safe code above it.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use rustix::process::{Pid, Signal};
+
+/// Make the command's child what a supervised app is to be: leader of its own session, every signal
+/// at its default and none blocked, no descriptor but the three standard ones, and killed as soon as
+/// `parent` is gone.
+///
+/// The death signal is tied to the thread that spawns, so that thread must live as long as `parent`.
+pub(crate) fn isolate(command: &mut Command, parent: Pid) {
+    let hook = move || {
+        rustix::process::setsid()?;
+        reset_signals();
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // The parent may have died before the line above: then nobody would tell us.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        close_range(libc::CLOSE_RANGE_CLOEXEC);
+        Ok(())
+    };
+    // SAFETY: the hook makes system calls only; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(hook) };
+}
+
+/// Close every descriptor but the three standard ones. For a process that has only just begun.
+pub(crate) fn close_inherited() {
+    close_range(0);
+}
+
+fn close_range(flags: libc::c_uint) {
+    // An old kernel does not know the call: then descriptors that others forgot to mark stay open,
+    // which is what would have happened without us.
+    // SAFETY: takes three numbers. Nobody in the caller's process owns a descriptor of the range.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, flags) };
+}
+
+fn reset_signals() {
+    // SAFETY: plain calls on values of this frame; signals that cannot be set answer an error.
+    unsafe {
+        for signal in 1..=64 {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+/// Ignore what a terminal or an impatient operator sends to a whole group, and have the deaths of
+/// children told through the descriptor that is returned.
+pub(crate) fn child_signals() -> io::Result<OwnedFd> {
+    // SAFETY: plain calls on values of this frame; the descriptor is new and ours alone.
+    unsafe {
+        for signal in [
+            libc::SIGINT,
+            libc::SIGTERM,
+            libc::SIGHUP,
+            libc::SIGQUIT,
+            libc::SIGTSTP,
+        ] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        if libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let fd = libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        match fd {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Whether somebody has a file open for writing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writers {
+    /// Nobody has.
+    None,
+    /// Somebody has.
+    Some,
+    /// The system does not say: not our file, or a file system without leases.
+    Unknown,
+}
+
+/// Which signal tells that a lease is broken. Not in `libc`; 10 on every Linux.
+const F_SETSIG: libc::c_int = 10;
+
+/// Ask whether somebody has this file open for writing. The file must be open for reading only.
+pub(crate) fn writers(file: &File) -> Writers {
+    let fd = file.as_raw_fd();
+    // SAFETY: fcntl with number arguments on a descriptor that is open for the whole call.
+    unsafe {
+        // A lease that is broken while we hold it tells by SIGIO, which kills; SIGURG is ignored.
+        if libc::fcntl(fd, F_SETSIG, libc::SIGURG) != 0 {
+            return Writers::Unknown;
+        }
+        if libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK) == 0 {
+            libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK);
+            return Writers::None;
+        }
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN) => Writers::Some,
+        _ => Writers::Unknown,
+    }
+}

@@ -1,0 +1,52 @@
+//! What the daemon and a shim say to each other: JSON lines over one socket. Orders go down, reports
+//! come up. A shim may be older than its daemon one day, so the first line carries a version.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::process::Exit;
+
+/// The version of the words below.
+pub(crate) const VERSION: u32 = 1;
+
+/// The first line down: what to run.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Start {
+    pub(crate) v: u32,
+    pub(crate) program: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) cwd: PathBuf,
+    pub(crate) log: PathBuf,
+}
+
+/// Further lines down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Order {
+    /// Send this signal to the app's group: `TERM`, `HUP`, `USR1` and so on.
+    Signal(String),
+    /// End the app, and after the grace all that it started.
+    Stop { grace_ms: u64 },
+}
+
+/// Lines up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// The program runs, since this time of the system clock.
+    Started { pid: u32, unix_ns: u64 },
+    /// It does not, for this reason; the shim ends.
+    Failed { text: String },
+    /// The app's own process ended; what it started may still be there.
+    Exited(Exit),
+    /// Nothing of it is left, or `left` processes that cannot be killed; the shim ends.
+    Ended { killed: bool, left: usize },
+}
+
+/// A line to send.
+pub(crate) fn line<T: Serialize>(word: &T) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(word)?;
+    line.push(b'\n');
+    Ok(line)
+}
