@@ -50,7 +50,9 @@ pub fn unpack(tar: impl Read, into: &Path) -> Result<Unpacked, Refused> {
     // To the end of the stream: one that breaks off behind the archive's end is broken, too.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
     if work.seen.is_empty() {
-        return Err(Refused::new("the folder is empty").hint("deploy the folder that your build has made"));
+        return Err(
+            Refused::new("the folder is empty").hint("deploy the folder that your build has made")
+        );
     }
     Ok(work.finish())
 }
@@ -66,7 +68,11 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn take(&mut self, entry: &mut tar::Entry<'_, impl Read>, path: PathBuf) -> Result<(), Refused> {
+    fn take(
+        &mut self,
+        entry: &mut tar::Entry<'_, impl Read>,
+        path: PathBuf,
+    ) -> Result<(), Refused> {
         let shown = path.display().to_string();
         let failed = |cause: io::Error| Refused::new(format!("{shown}: {cause}"));
         let kind = entry.header().entry_type();
@@ -87,7 +93,9 @@ impl Work<'_> {
                 self.folders.insert(path.clone());
                 vec![b'd']
             }
-            tar::EntryType::Regular | tar::EntryType::Continuous => self.file(entry, &target, &shown)?,
+            tar::EntryType::Regular | tar::EntryType::Continuous => {
+                self.file(entry, &target, &shown)?
+            }
             tar::EntryType::Symlink => {
                 let to = entry.link_name().map_err(failed)?;
                 let to = to.ok_or_else(|| Refused::new(format!("{shown}: a link to nowhere")))?;
@@ -103,7 +111,9 @@ impl Work<'_> {
                     tar::EntryType::Fifo => "a pipe",
                     _ => "neither file, folder nor symbolic link",
                 };
-                return Err(Refused::new(format!("{shown}: {what} is not taken into a release")));
+                return Err(Refused::new(format!(
+                    "{shown}: {what} is not taken into a release"
+                )));
             }
         };
         self.seen.insert(path, what);
@@ -119,8 +129,10 @@ impl Work<'_> {
         let failed = |cause: io::Error| Refused::new(format!("{shown}: {cause}"));
         let mode = entry.header().mode().map_err(failed)?;
         if mode & 0o7000 != 0 {
-            return Err(Refused::new(format!("{shown}: setuid, setgid and sticky bits are not taken"))
-                .hint(format!("chmod u-s,g-s,-t {shown}")));
+            return Err(Refused::new(format!(
+                "{shown}: setuid, setgid and sticky bits are not taken"
+            ))
+            .hint(format!("chmod u-s,g-s,-t {shown}")));
         }
         let executable = mode & 0o111 != 0;
         let mut file = File::options()
@@ -155,7 +167,9 @@ impl Work<'_> {
 
     /// See that what a path is in are folders of this archive, and make those it does not name.
     fn parents(&mut self, path: &Path) -> Result<(), Refused> {
-        let Some(parent) = path.parent() else { return Ok(()) };
+        let Some(parent) = path.parent() else {
+            return Ok(());
+        };
         if self.folders.contains(parent) {
             return Ok(());
         }
@@ -196,7 +210,10 @@ fn inside(path: &Path) -> Result<PathBuf, Refused> {
         .filter(|part| *part != Component::CurDir)
         .map(|part| match part {
             Component::Normal(name) => Ok(name),
-            _ => Err(Refused::new(format!("{}: leads out of the folder", path.display()))),
+            _ => Err(Refused::new(format!(
+                "{}: leads out of the folder",
+                path.display()
+            ))),
         })
         .collect()
 }
@@ -205,7 +222,11 @@ fn inside(path: &Path) -> Result<PathBuf, Refused> {
 /// so that whatever other links it passes, each of them stays inside by the same rule.
 fn stays_inside(link: &Path, to: &Path) -> Result<(), Refused> {
     let out = |why: &str| {
-        Refused::new(format!("{}: a link to {} {why}", link.display(), to.display()))
+        Refused::new(format!(
+            "{}: a link to {} {why}",
+            link.display(),
+            to.display()
+        ))
     };
     if to.is_absolute() {
         return Err(out("is absolute: it would mean something else, or nothing, elsewhere").hint(

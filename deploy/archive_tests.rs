@@ -34,12 +34,17 @@ const FILE: tar::EntryType = tar::EntryType::Regular;
 const LINK: tar::EntryType = tar::EntryType::Symlink;
 const DIR: tar::EntryType = tar::EntryType::Directory;
 
-fn unpacked(entries: &[(&str, tar::EntryType, u32, &str)]) -> (tempfile::TempDir, Result<Unpacked, Refused>) {
+fn unpacked(
+    entries: &[(&str, tar::EntryType, u32, &str)],
+) -> (tempfile::TempDir, Result<Unpacked, Refused>) {
     let outer = tempfile::tempdir().unwrap();
     let into = outer.path().join("into");
     fs::create_dir(&into).unwrap();
     let result = unpack(tar_of(entries).as_slice(), &into);
-    let beside: Vec<_> = fs::read_dir(outer.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    let beside: Vec<_> = fs::read_dir(outer.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
     assert_eq!(beside, ["into"], "something was written outside");
     (outer, result)
 }
@@ -53,12 +58,24 @@ fn hostile_archives_are_refused_and_write_nothing_outside() {
         ("absolute", &[("out", LINK, 0o777, "/etc")]),
         ("leads out", &[("out", LINK, 0o777, "..")]),
         ("leads out", &[("a/out", LINK, 0o777, "../../..")]),
-        ("leads out", &[("dot", LINK, 0o777, "."), ("out", LINK, 0o777, "dot/..")]),
-        ("no folder", &[("d", LINK, 0o777, "."), ("d/evil", FILE, 0o644, "x")]),
-        ("no folder", &[("f", FILE, 0o644, "x"), ("f/evil", FILE, 0o644, "x")]),
+        (
+            "leads out",
+            &[("dot", LINK, 0o777, "."), ("out", LINK, 0o777, "dot/..")],
+        ),
+        (
+            "no folder",
+            &[("d", LINK, 0o777, "."), ("d/evil", FILE, 0o644, "x")],
+        ),
+        (
+            "no folder",
+            &[("f", FILE, 0o644, "x"), ("f/evil", FILE, 0o644, "x")],
+        ),
         ("twice", &[("f", FILE, 0o644, "x"), ("f", FILE, 0o644, "y")]),
         ("twice", &[("l", LINK, 0o777, "f"), ("l", FILE, 0o644, "y")]),
-        ("hard link", &[("h", tar::EntryType::Link, 0o644, "/etc/passwd")]),
+        (
+            "hard link",
+            &[("h", tar::EntryType::Link, 0o644, "/etc/passwd")],
+        ),
         ("device", &[("null", tar::EntryType::Char, 0o644, "")]),
         ("pipe", &[("p", tar::EntryType::Fifo, 0o644, "")]),
         ("setuid", &[("s", FILE, 0o4755, "x")]),
@@ -73,7 +90,10 @@ fn hostile_archives_are_refused_and_write_nothing_outside() {
 
 #[test]
 fn an_archive_that_breaks_off_is_refused() {
-    let whole = tar_of(&[("a", FILE, 0o644, &"x".repeat(2000)), ("b", FILE, 0o644, "y")]);
+    let whole = tar_of(&[
+        ("a", FILE, 0o644, &"x".repeat(2000)),
+        ("b", FILE, 0o644, "y"),
+    ]);
     for cut in [10, 512, 600, 1024, 2559, 3000] {
         let folder = tempfile::tempdir().unwrap();
         let result = unpack(&whole[..cut], folder.path());
@@ -88,10 +108,15 @@ fn an_archive_that_breaks_off_is_refused() {
 
 #[test]
 fn the_digest_covers_content_and_not_the_order() {
-    let base = [("a", FILE, 0o644, "x"), ("b", FILE, 0o755, "y"), ("l", LINK, 0o777, "a")];
+    let base = [
+        ("a", FILE, 0o644, "x"),
+        ("b", FILE, 0o755, "y"),
+        ("l", LINK, 0o777, "a"),
+    ];
     let mut turned = base;
     turned.reverse();
-    let digest = |entries: &[(&str, tar::EntryType, u32, &str)]| unpacked(entries).1.unwrap().digest;
+    let digest =
+        |entries: &[(&str, tar::EntryType, u32, &str)]| unpacked(entries).1.unwrap().digest;
     assert_eq!(digest(&base), digest(&turned));
     let others = [
         [("a", FILE, 0o644, "X"), base[1], base[2]],

@@ -39,7 +39,9 @@ pub fn check(file: &File, name: &str) -> Result<(), Refused> {
             "{name}: truncated: its ELF header speaks of {need} bytes, it has {size}"
         ))
         .hint(TRUNCATED)),
-        None => Err(Refused::new(format!("{name}: truncated within its ELF header")).hint(TRUNCATED)),
+        None => {
+            Err(Refused::new(format!("{name}: truncated within its ELF header")).hint(TRUNCATED))
+        }
     }
 }
 
@@ -62,7 +64,10 @@ fn end(file: &File, head: &[u8]) -> io::Result<Option<u64>> {
     } else {
         [(28, 4), (32, 4), (42, 2), (44, 2), (46, 2), (48, 2)]
     };
-    let values: Option<Vec<u64>> = fields.iter().map(|(at, width)| number(head, *at, *width)).collect();
+    let values: Option<Vec<u64>> = fields
+        .iter()
+        .map(|(at, width)| number(head, *at, *width))
+        .collect();
     let Some([phoff, shoff, phentsize, phnum, shentsize, shnum]) = values.as_deref() else {
         return Ok(None);
     };
@@ -75,7 +80,9 @@ fn end(file: &File, head: &[u8]) -> io::Result<Option<u64>> {
         let at = phoff.saturating_add(index.saturating_mul(*phentsize));
         let read = read_at(file, &mut entry, at)?;
         let entry = &entry[..read];
-        if let (Some(from), Some(length)) = (number(entry, offset, width), number(entry, filesz, width)) {
+        if let (Some(from), Some(length)) =
+            (number(entry, offset, width), number(entry, filesz, width))
+        {
             end = end.max(from.saturating_add(length));
         }
     }
@@ -126,6 +133,11 @@ mod tests {
     fn a_script_is_a_program_and_a_text_is_none() {
         verdict(b"#!/bin/sh\n").unwrap();
         assert!(verdict(b"").unwrap_err().text.contains("empty"));
-        assert!(verdict(b"hello").unwrap_err().text.contains("not a program"));
+        assert!(
+            verdict(b"hello")
+                .unwrap_err()
+                .text
+                .contains("not a program")
+        );
     }
 }

@@ -38,9 +38,8 @@ pub fn pack(path: &Path) -> Result<Packed, Refused> {
     let shown = path.display();
     // What it is called where it really is: `.` has no name.
     let real = fs::canonicalize(path).map_err(|cause| match cause.kind() {
-        io::ErrorKind::NotFound => {
-            Refused::new(format!("{shown}: no such file or folder")).hint("name what your build has made")
-        }
+        io::ErrorKind::NotFound => Refused::new(format!("{shown}: no such file or folder"))
+            .hint("name what your build has made"),
         _ => Refused::new(format!("{shown}: {cause}")),
     })?;
     let name = path
@@ -54,22 +53,29 @@ pub fn pack(path: &Path) -> Result<Packed, Refused> {
         return Ok(folder(real, name));
     }
     if !meta.is_file() {
-        return Err(Refused::new(format!("{shown}: neither a file nor a folder")));
+        return Err(Refused::new(format!(
+            "{shown}: neither a file nor a folder"
+        )));
     }
     file(&real, &meta, name, &shown.to_string())
 }
 
 fn file(path: &Path, meta: &Metadata, name: String, shown: &str) -> Result<Packed, Refused> {
     if meta.permissions().mode() & 0o111 == 0 {
-        return Err(Refused::new(format!("{shown}: not executable"))
-            .hint(format!("chmod +x {shown}; or deploy a folder with its command")));
+        return Err(
+            Refused::new(format!("{shown}: not executable")).hint(format!(
+                "chmod +x {shown}; or deploy a folder with its command"
+            )),
+        );
     }
     let file = File::open(path).map_err(|cause| Refused::new(format!("{shown}: {cause}")))?;
     let deadline = Instant::now() + WRITER;
     while sys::writers(&file) == sys::Writers::Some {
         if Instant::now() >= deadline {
-            return Err(Refused::new(format!("{shown}: somebody is still writing it"))
-                .hint("deploy when the build has ended"));
+            return Err(
+                Refused::new(format!("{shown}: somebody is still writing it"))
+                    .hint("deploy when the build has ended"),
+            );
         }
         std::thread::sleep(LOOK);
     }
@@ -118,7 +124,10 @@ impl Read for Unchanged {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read(into)?;
         self.read += n as u64;
-        if n == 0 && !into.is_empty() && (Stamp::of(&self.file)? != self.before || self.read != self.before.size) {
+        if n == 0
+            && !into.is_empty()
+            && (Stamp::of(&self.file)? != self.before || self.read != self.before.size)
+        {
             return Err(changed(&self.shown));
         }
         Ok(n)
@@ -126,7 +135,9 @@ impl Read for Unchanged {
 }
 
 fn changed(shown: &str) -> io::Error {
-    io::Error::other(format!("{shown}: changed while it was read; deploy again when the build has ended"))
+    io::Error::other(format!(
+        "{shown}: changed while it was read; deploy again when the build has ended"
+    ))
 }
 
 fn folder(root: PathBuf, name: String) -> Packed {
@@ -158,10 +169,16 @@ fn tar(root: &Path, writer: PieceWriter) {
 
 /// Append what is in a folder, by name, so that the same content is the same bytes.
 fn append(builder: &mut tar::Builder<impl Write>, root: &Path, inside: &Path) -> io::Result<()> {
-    let named = |path: &Path, cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", path.display()));
+    let named = |path: &Path, cause: io::Error| {
+        io::Error::new(cause.kind(), format!("{}: {cause}", path.display()))
+    };
     let folder = root.join(inside);
     let mut names: Vec<_> = fs::read_dir(&folder)
-        .and_then(|entries| entries.map(|entry| entry.map(|e| e.file_name())).collect::<Result<_, _>>())
+        .and_then(|entries| {
+            entries
+                .map(|entry| entry.map(|e| e.file_name()))
+                .collect::<Result<_, _>>()
+        })
         .map_err(|cause| named(&folder, cause))?;
     names.sort();
     for name in names {
@@ -191,7 +208,11 @@ fn append(builder: &mut tar::Builder<impl Write>, root: &Path, inside: &Path) ->
             let file = File::open(&path).map_err(|cause| named(&path, cause))?;
             let before = Stamp::of(&file)?;
             header.set_entry_type(tar::EntryType::Regular);
-            header.set_mode(if meta.permissions().mode() & 0o111 == 0 { 0o644 } else { 0o755 });
+            header.set_mode(if meta.permissions().mode() & 0o111 == 0 {
+                0o644
+            } else {
+                0o755
+            });
             header.set_size(before.size);
             let mut same = Unchanged {
                 file,

@@ -159,7 +159,8 @@ impl Store {
     /// What is stored under a digest.
     pub fn get(&self, digest: &Digest) -> Option<Stored> {
         let folder = self.folder(digest);
-        let about: About = serde_json::from_slice(&fs::read(folder.join("about.json")).ok()?).ok()?;
+        let about: About =
+            serde_json::from_slice(&fs::read(folder.join("about.json")).ok()?).ok()?;
         let content = folder.join("content");
         let path = match about.kind {
             Kind::File => content.join(&about.name),
@@ -294,7 +295,9 @@ fn take_file(
     name: String,
     reader: &mut impl Read,
 ) -> Result<(Digest, About), Refused> {
-    let plain = Path::new(&name).file_name().is_some_and(|file| file == name.as_str());
+    let plain = Path::new(&name)
+        .file_name()
+        .is_some_and(|file| file == name.as_str());
     if !plain {
         return Err(Refused::new(format!("{name:?}: not the name of a file")));
     }
@@ -340,7 +343,11 @@ fn make_durable(root: &Path, folder: &Path) -> io::Result<()> {
     match about.kind {
         Kind::File => {
             let content = folder.join("content");
-            for path in [&content.join(&about.name), &folder.join("about.json"), &content] {
+            for path in [
+                &content.join(&about.name),
+                &folder.join("about.json"),
+                &content,
+            ] {
                 File::open(path)?.sync_all()?;
             }
         }

@@ -22,7 +22,10 @@ async fn put(store: &Store, path: &Path) -> Result<Digest, Refused> {
         .reader
         .read_to_end(&mut bytes)
         .map_err(|cause| Refused::new(cause.to_string()))?;
-    let pieces: Vec<_> = bytes.chunks(1000).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    let pieces: Vec<_> = bytes
+        .chunks(1000)
+        .map(|c| Ok(Bytes::copy_from_slice(c)))
+        .collect();
     store.put(packed.upload, stream::iter(pieces)).await
 }
 
@@ -41,11 +44,19 @@ async fn a_file_is_copied_never_linked_and_known_by_its_content() {
     assert_eq!(put(&store, &two).await.unwrap(), digest);
     let stored = store.get(&digest).unwrap();
     assert_eq!(stored.kind, Kind::File);
-    assert_ne!(fs::metadata(&stored.path).unwrap().ino(), fs::metadata(&one).unwrap().ino());
+    assert_ne!(
+        fs::metadata(&stored.path).unwrap().ino(),
+        fs::metadata(&one).unwrap().ino()
+    );
     script(&one, "#!/bin/sh\necho 2\n");
-    assert_eq!(fs::read_to_string(&stored.path).unwrap(), "#!/bin/sh\necho 1\n");
+    assert_eq!(
+        fs::read_to_string(&stored.path).unwrap(),
+        "#!/bin/sh\necho 1\n"
+    );
     assert_ne!(put(&store, &one).await.unwrap(), digest);
-    let (program, cwd) = stored.command(&[], &["--x".into()], Path::new("/data")).unwrap();
+    let (program, cwd) = stored
+        .command(&[], &["--x".into()], Path::new("/data"))
+        .unwrap();
     assert_eq!(program, [stored.path.display().to_string(), "--x".into()]);
     assert_eq!(cwd, Path::new("/data"));
 }
@@ -67,11 +78,20 @@ async fn a_folder_comes_without_git_and_env_and_runs_where_it_is() {
     assert!(!stored.path.join(".env").exists());
     let run = |args: &[&str]| {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
-        stored.command(&["node".into(), "run.js".into()], &args, Path::new("/")).unwrap().0
+        stored
+            .command(&["node".into(), "run.js".into()], &args, Path::new("/"))
+            .unwrap()
+            .0
     };
     assert_eq!(run(&[]), ["node", "run.js"]);
-    assert_eq!(run(&["./start"]), [stored.path.join("./start").display().to_string()]);
-    assert_eq!(run(&["start"]), [stored.path.join("start").display().to_string()]);
+    assert_eq!(
+        run(&["./start"]),
+        [stored.path.join("./start").display().to_string()]
+    );
+    assert_eq!(
+        run(&["start"]),
+        [stored.path.join("start").display().to_string()]
+    );
     assert_eq!(run(&["python3", "-m", "x"]), ["python3", "-m", "x"]);
     assert!(stored.command(&[], &[], Path::new("/")).is_err());
     // The same content again, under another name, is the same release.
@@ -134,7 +154,10 @@ async fn what_is_not_used_is_swept_and_a_fresh_upload_is_not() {
     store.sweep(&digests[1..2]).unwrap();
     assert!(store.get(&digests[0]).is_none());
     assert!(store.get(&digests[1]).is_some());
-    assert!(store.get(&digests[2]).is_some(), "its order may be on its way");
+    assert!(
+        store.get(&digests[2]).is_some(),
+        "its order may be on its way"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -149,7 +172,13 @@ async fn a_file_that_is_still_being_written_or_cannot_be_run_is_refused() {
     assert!(put(&store, &path).await.unwrap_err().text.contains("empty"));
     fs::write(&path, "#!/bin/sh\n").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(put(&store, &path).await.unwrap_err().text.contains("not executable"));
+    assert!(
+        put(&store, &path)
+            .await
+            .unwrap_err()
+            .text
+            .contains("not executable")
+    );
     let missing = put(&store, &folder.path().join("none")).await.unwrap_err();
     assert!(missing.text.contains("no such file or folder"), "{missing}");
 }
@@ -162,7 +191,15 @@ async fn a_file_that_changes_while_it_is_read_is_refused() {
     let mut packed = pack::pack(&path).unwrap();
     let mut first = [0; 4];
     packed.reader.read_exact(&mut first).unwrap();
-    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"more").unwrap();
+    fs::OpenOptions::new()
+        .append(true)
+        .open(&path)
+        .unwrap()
+        .write_all(b"more")
+        .unwrap();
     let broken = packed.reader.read_to_end(&mut Vec::new()).unwrap_err();
-    assert!(broken.to_string().contains("changed while it was read"), "{broken}");
+    assert!(
+        broken.to_string().contains("changed while it was read"),
+        "{broken}"
+    );
 }

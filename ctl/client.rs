@@ -1,0 +1,256 @@
+//! The command line's end of the control socket: finds the daemon, sends a request, reads events.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use futures_util::StreamExt as _;
+use reqwest::{Body, Method, Response};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::api::Refusal;
+use crate::cli::Places;
+use crate::fault::Fault;
+use crate::places::{self, Whereabouts};
+
+/// How much of an upload is read at a time.
+const CHUNK: usize = 256 * 1024;
+
+/// A connection to a daemon.
+#[derive(Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    socket: PathBuf,
+}
+
+impl Client {
+    /// Find the daemon: where `--socket` says, else the user's own, else the system's.
+    ///
+    /// # Errors
+    /// If nobody answers; the text names every place that was tried.
+    pub async fn find(places: &Places) -> Result<Self, Fault> {
+        let tried = match &places.socket {
+            Some(socket) => vec![socket.clone()],
+            None => Whereabouts::here().sockets(),
+        };
+        let mut causes = Vec::new();
+        for socket in &tried {
+            places::check_socket_path(socket)?;
+            match tokio::net::UnixStream::connect(socket).await {
+                Ok(_) => return Self::at(socket),
+                Err(cause) => causes.push(format!("{}: {}", socket.display(), brief(&cause))),
+            }
+        }
+        let denied = causes
+            .iter()
+            .any(|cause| cause.ends_with("permission denied"));
+        Err(
+            Fault::unreachable(format!("no daemon answers at {}", causes.join(", nor at "))).hint(
+                if denied {
+                    "run the command as the user that runs the daemon, or as root"
+                } else {
+                    "start one with `hotctl serve`, or name its socket with --socket"
+                },
+            ),
+        )
+    }
+
+    fn at(socket: &Path) -> Result<Self, Fault> {
+        let http = reqwest::Client::builder()
+            .unix_socket(socket)
+            .build()
+            .map_err(|cause| Fault::failed(format!("http client: {cause}")))?;
+        Ok(Self {
+            http,
+            socket: socket.to_owned(),
+        })
+    }
+
+    /// Ask for a value.
+    ///
+    /// # Errors
+    /// If the daemon refuses, or does not answer.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Fault> {
+        let answer = self.send(self.request(Method::GET, path)).await?;
+        answer.json().await.map_err(|cause| self.lost(&cause))
+    }
+
+    /// Ask for a stream of bytes.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn stream(&self, path: &str) -> Result<Response, Fault> {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// Give an order; its events are read from the answer.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn order(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Response, Fault> {
+        self.send(self.request(method, path).json(body)).await
+    }
+
+    /// Send what `reader` gives, and read the answer.
+    ///
+    /// # Errors
+    /// As [`Client::get`]; and what reading failed with.
+    pub async fn upload<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        reader: impl Read + Send + 'static,
+    ) -> Result<T, Fault> {
+        // Two chunks ahead; the reading waits for the daemon.
+        let (send, receive) = mpsc::channel(2);
+        let reading = tokio::task::spawn_blocking(move || read_all(reader, &send));
+        let body = futures_util::stream::unfold(receive, |mut receive| async move {
+            receive.recv().await.map(|chunk| (chunk, receive))
+        });
+        let request = self
+            .request(Method::PUT, path)
+            .body(Body::wrap_stream(body));
+        let answer = self.send(request).await;
+        // What the reader found wrong is the better reason.
+        if let Ok(Err(cause)) = reading.await {
+            return Err(Fault::failed(cause.to_string()));
+        }
+        answer?.json().await.map_err(|cause| self.lost(&cause))
+    }
+
+    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        // The host is not looked up: the socket is where it goes.
+        self.http.request(method, format!("http://hotctl{path}"))
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Fault> {
+        let answer = request.send().await.map_err(|cause| self.lost(&cause))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let refusal = answer.json::<Refusal>().await.unwrap_or_else(|_| Refusal {
+            error: format!("the daemon answers {status}"),
+            hint: None,
+        });
+        let fault = match status.as_u16() {
+            400 | 404 | 403 | 422 => Fault::config(refusal.error),
+            _ => Fault::failed(refusal.error),
+        };
+        Err(Fault {
+            hint: refusal.hint,
+            ..fault
+        })
+    }
+
+    /// The connection broke in the middle.
+    pub fn lost(&self, cause: &reqwest::Error) -> Fault {
+        let mut last: &dyn std::error::Error = cause;
+        while let Some(deeper) = last.source() {
+            last = deeper;
+        }
+        Fault::unreachable(format!(
+            "the connection to the daemon at {} broke: {last}",
+            self.socket.display()
+        ))
+        .hint("`hotctl status` shows what became of it")
+    }
+}
+
+/// The lines of a streamed answer, as they come.
+pub struct Lines {
+    answer: Response,
+    unread: Vec<u8>,
+}
+
+impl Lines {
+    /// Of `answer`.
+    pub fn of(answer: Response) -> Self {
+        Self {
+            answer,
+            unread: Vec::new(),
+        }
+    }
+
+    /// The next line, without its end; none when the answer is over. May be dropped and called
+    /// again: nothing is lost.
+    ///
+    /// # Errors
+    /// If the connection broke.
+    pub async fn next(&mut self) -> Result<Option<String>, reqwest::Error> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|&b| b == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).take(end).collect();
+                return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+            }
+            match self.answer.chunk().await? {
+                Some(chunk) => self.unread.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+fn read_all(
+    mut reader: impl Read,
+    send: &mpsc::Sender<std::io::Result<Vec<u8>>>,
+) -> std::io::Result<()> {
+    loop {
+        let mut chunk = vec![0; CHUNK];
+        match reader.read(&mut chunk) {
+            Ok(0) => return Ok(()),
+            Ok(n) => {
+                chunk.truncate(n);
+                // Closed: the daemon has answered already, and its answer says why.
+                if send.blocking_send(Ok(chunk)).is_err() {
+                    return Ok(());
+                }
+            }
+            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(cause) => {
+                // The upload must break, not end: else it would look complete.
+                let broken = std::io::Error::new(cause.kind(), cause.to_string());
+                let _ = send.blocking_send(Err(broken));
+                return Err(cause);
+            }
+        }
+    }
+}
+
+fn brief(cause: &std::io::Error) -> String {
+    match cause.kind() {
+        std::io::ErrorKind::NotFound => "no socket there".to_owned(),
+        std::io::ErrorKind::ConnectionRefused => "nobody listens".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => cause.to_string(),
+    }
+}
+
+/// Print a stream as it comes.
+///
+/// # Errors
+/// If the connection or standard output broke.
+pub async fn copy_to_stdout(client: &Client, answer: Response) -> Result<(), Fault> {
+    use tokio::io::AsyncWriteExt as _;
+    let mut out = tokio::io::stdout();
+    let mut bytes = answer.bytes_stream();
+    while let Some(chunk) = bytes.next().await {
+        let chunk = chunk.map_err(|cause| client.lost(&cause))?;
+        let written = match out.write_all(&chunk).await {
+            Ok(()) => out.flush().await,
+            broken => broken,
+        };
+        match written {
+            Ok(()) => {}
+            // `hotctl logs | head` is no failure.
+            Err(cause) if cause.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(cause) => return Err(Fault::failed(format!("standard output: {cause}"))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,318 @@
+//! From a duty to what does it, and from its answer to an event: the one place where the machine
+//! meets processes and traffic. Decides nothing.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hotctl_config::names::Percent;
+use hotctl_deploy::drive::Hands;
+use hotctl_deploy::machine::{Deployment, Duty, Event, Phase, Placement};
+use hotctl_deploy::probe::{self, Healthy, Unhealthy, UnhealthyKind};
+use hotctl_deploy::process;
+use hotctl_deploy::why::{Kind, Why};
+
+use crate::api::{Progress, Summary};
+use crate::site::{Drained, Launched, Site};
+use crate::teller::{Teller, ms};
+
+/// How many lines of its output a failed candidate is quoted with.
+const LAST_LINES: usize = 20;
+/// How many ports are tried when somebody else takes the leased one first.
+const PORT_TRIES: u32 = 3;
+
+/// The hands of one deployment.
+#[derive(Debug)]
+pub struct DeployHands {
+    site: Arc<Site>,
+    tell: Teller,
+    deployment: u32,
+    from: Option<Placement>,
+    to: Placement,
+    progress: Arc<Mutex<Times>>,
+}
+
+/// What has been measured so far, for the summary.
+#[derive(Debug, Default)]
+struct Times {
+    launched: Option<(Launched, Duration)>,
+    healthy: Option<Healthy>,
+    flip: Option<Duration>,
+    live: Duration,
+    phase: Option<(&'static str, Instant)>,
+}
+
+impl DeployHands {
+    /// Hands for `deployment`, whose steps are told to `tell`.
+    pub fn new(site: &Arc<Site>, deployment: &Deployment, tell: Teller) -> Self {
+        Self {
+            site: site.clone(),
+            tell,
+            deployment: deployment.number,
+            from: deployment.from,
+            to: deployment.to,
+            progress: Arc::default(),
+        }
+    }
+
+    async fn start(&self, at: Placement) -> Result<(), Why> {
+        let release = at.release_of(&self.site.name);
+        self.tell.tell(Progress::Starting {
+            release: release.clone(),
+            deployment: self.deployment,
+        });
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let launched = match self.site.launched(at) {
+                Some(launched) => launched,
+                None => self.site.launch(at).await?,
+            };
+            self.tell.tell(Progress::Started {
+                release: release.clone(),
+                address: launched.address,
+                pid: launched.process.pid(),
+                took_ms: ms(self.tell.elapsed()),
+            });
+            self.times().launched = Some((launched.clone(), self.tell.elapsed()));
+            let began = Instant::now();
+            let proved = probe::prove(
+                &launched.process,
+                launched.address,
+                &self.site.config.health,
+                self.site.config.start_timeout,
+                |last| {
+                    self.tell.tell(Progress::Waiting {
+                        release: release.clone(),
+                        probe: last.to_owned(),
+                        for_ms: ms(began.elapsed()),
+                    });
+                },
+            )
+            .await;
+            match proved {
+                Ok(healthy) => {
+                    if let Some(warning) = &healthy.warning {
+                        tracing::warn!(%release, "{warning}");
+                    }
+                    self.tell.tell(Progress::Healthy {
+                        release,
+                        took_ms: ms(healthy.took),
+                        probes: healthy.probes,
+                    });
+                    self.site.proved(at.slot);
+                    self.times().healthy = Some(healthy);
+                    return Ok(());
+                }
+                Err(unhealthy) => {
+                    let taken = unhealthy.kind == UnhealthyKind::Exited
+                        && std::net::TcpListener::bind(launched.address).is_err();
+                    if taken && tries < PORT_TRIES {
+                        // Between our test and its bind somebody else took the port: not its fault.
+                        self.site.discard(at.slot).await;
+                        continue;
+                    }
+                    return Err(why(&unhealthy, &launched, &release));
+                }
+            }
+        }
+    }
+
+    /// What goes live must survive a power cut.
+    async fn content_is_on_disk(&self, at: Placement) -> Result<(), Why> {
+        let digest = self
+            .site
+            .ledger()
+            .releases
+            .get(&at.release)
+            .map(|release| release.digest);
+        let Some(digest) = digest else { return Ok(()) };
+        self.site.store.durable(&digest).await.map_err(|cause| {
+            Why::new(
+                Kind::NotRecorded,
+                format!("cannot write the release to the disk: {cause}"),
+            )
+            .hint("free space in the state folder, then deploy again")
+        })
+    }
+
+    fn flip(&self, weight: Percent) {
+        let _switching = self.site.means.traffic.switching(&self.site.name);
+        let began = Instant::now();
+        self.site.publish();
+        let took = began.elapsed();
+        self.site.means.traffic.switched(&self.site.name, took);
+        if weight != Percent::ALL {
+            return;
+        }
+        {
+            let mut times = self.times();
+            times.flip = Some(took);
+            times.live = self.tell.elapsed();
+        }
+        self.tell.tell(Progress::Flipped {
+            release: self.to.release_of(&self.site.name),
+            took_us: took.as_secs_f64() * 1e6,
+        });
+        let Some(old) = self.from else {
+            self.summary(None);
+            return;
+        };
+        let release = old.release_of(&self.site.name);
+        let requests = self.site.tickets(old.slot);
+        if requests > 0 {
+            self.tell.tell(Progress::Draining {
+                release: release.clone(),
+                requests,
+            });
+        }
+        let told = self.clone();
+        self.site.lose(old, move |drained| {
+            told.tell.tell(Progress::Drained {
+                release,
+                took_ms: ms(drained.took),
+                open: drained.open,
+            });
+            told.summary(Some(drained));
+        });
+    }
+
+    fn summary(&self, drained: Option<Drained>) {
+        let times = self.times();
+        let (Some((launched, start)), Some(healthy), Some(flip)) =
+            (&times.launched, &times.healthy, times.flip)
+        else {
+            return;
+        };
+        self.tell.tell(Progress::Summary(Summary {
+            release: self.to.release_of(&self.site.name),
+            deployment: self.deployment,
+            address: launched.address,
+            pid: launched.process.pid(),
+            start_ms: ms(*start),
+            listen_ms: healthy.listening.map(ms),
+            health_ms: ms(healthy.took),
+            flip_us: flip.as_secs_f64() * 1e6,
+            live_ms: ms(times.live),
+            drain_ms: drained.map(|d| ms(d.took)),
+            open: drained.map_or(0, |d| d.open),
+            total_ms: ms(self.tell.elapsed()),
+        }));
+    }
+
+    async fn judge(&self, hold: Duration) -> Event {
+        let Some(launched) = self.site.launched(self.to) else {
+            return Event::Failed(Why::new(Kind::Exited, "the candidate is gone"));
+        };
+        let release = self.to.release_of(&self.site.name);
+        tokio::select! {
+            () = tokio::time::sleep(hold) => Event::Passed,
+            exit = launched.process.exited() => Event::Failed(Why {
+                output: process::tail(&launched.log, LAST_LINES),
+                ..Why::new(Kind::Exited, format!("{release}: ended after the flip: {exit}"))
+                    .hint(format!("hotctl logs {release}"))
+            }),
+            last = self.site.fell(self.to.slot) => Event::Failed(Why {
+                output: process::tail(&launched.log, LAST_LINES),
+                ..Why::new(Kind::NotHealthy, format!("{release}: no longer healthy after the flip: {last}"))
+                    .hint(format!("hotctl logs {release}"))
+            }),
+        }
+    }
+
+    fn times(&self) -> MutexGuard<'_, Times> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Note that a phase begins, and with it that the one before is over.
+    fn phase_begins(&self, phase: &Phase) {
+        let name = match phase {
+            Phase::Starting => Some("starting"),
+            Phase::Step(_) => Some("step"),
+            Phase::Reverting(_) => Some("reverting"),
+            Phase::Done | Phase::Failed(_) => None,
+        };
+        let before = std::mem::replace(
+            &mut self.times().phase,
+            name.map(|name| (name, Instant::now())),
+        );
+        if let Some((name, began)) = before {
+            self.site
+                .means
+                .metrics
+                .phase(&self.site.name, name, began.elapsed());
+        }
+    }
+}
+
+impl Clone for DeployHands {
+    fn clone(&self) -> Self {
+        Self {
+            site: self.site.clone(),
+            tell: self.tell.clone(),
+            progress: self.progress.clone(),
+            ..*self
+        }
+    }
+}
+
+impl Hands for DeployHands {
+    async fn record(&self, deployment: &Deployment) -> io::Result<()> {
+        self.phase_begins(&deployment.phase);
+        if let Phase::Reverting(why) = &deployment.phase {
+            self.tell.tell(Progress::Reverting {
+                release: self.to.release_of(&self.site.name),
+                why: why.clone(),
+            });
+        }
+        self.site.record(deployment).await
+    }
+
+    async fn perform(&self, duty: Duty) -> Option<Event> {
+        match duty {
+            Duty::Start(at) => {
+                // Side by side: the app does not wait for the disk, only the flip does.
+                let (proved, written) = tokio::join!(self.start(at), self.content_is_on_disk(at));
+                Some(match proved.and(written) {
+                    Ok(()) => Event::Ready,
+                    Err(why) => Event::Failed(why),
+                })
+            }
+            Duty::Split(weight) => {
+                self.flip(weight);
+                None
+            }
+            Duty::Judge(hold) => Some(self.judge(hold).await),
+            Duty::Revert => {
+                self.site.publish();
+                // A candidate that never had traffic is drained at once.
+                self.site.lose(self.to, |_| {});
+                Some(Event::Reverted)
+            }
+        }
+    }
+}
+
+/// Why a candidate did not become healthy, as the deployment tells it.
+fn why(
+    unhealthy: &Unhealthy,
+    launched: &Launched,
+    release: &hotctl_config::names::ReleaseId,
+) -> Why {
+    let kind = match unhealthy.kind {
+        UnhealthyKind::Exited => Kind::Exited,
+        UnhealthyKind::Timeout => Kind::NotHealthy,
+        UnhealthyKind::WrongPort => Kind::WrongPort,
+        UnhealthyKind::NotOwned => Kind::NotOwned,
+    };
+    Why {
+        output: process::tail(&launched.log, LAST_LINES),
+        hint: Some(
+            unhealthy
+                .hint
+                .clone()
+                .unwrap_or_else(|| format!("hotctl logs {release}")),
+        ),
+        ..Why::new(kind, format!("{release}: {unhealthy}"))
+    }
+}

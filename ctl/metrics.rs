@@ -1,0 +1,203 @@
+//! What the controller counts: deployments, phases, drains, probes. Requests are the proxy's.
+//! The registry is handed in; nothing here is global.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hotctl_config::names::ServiceName;
+use hotctl_deploy::why::Kind;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+/// 5 ms to 10 min: phases of a deployment, drains.
+const PHASES: [f64; 16] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0,
+];
+/// 0.5 ms to 10 s: one probe.
+const PROBES: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0,
+];
+
+/// The controller's metrics. Names, labels and buckets are a documented contract.
+#[derive(Debug)]
+pub struct Metrics {
+    deployments: IntCounterVec,
+    phases: HistogramVec,
+    drains: HistogramVec,
+    probes: HistogramVec,
+    releases: Releases,
+}
+
+/// One release that runs, as `hotctl_release_info` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReleaseInfo {
+    /// `web@7`.
+    pub release: String,
+    /// `live`, `candidate`, `warm` or `draining`.
+    pub role: &'static str,
+    /// The first 12 digits of its digest.
+    pub hash: String,
+}
+
+impl Metrics {
+    /// Make and register all of them.
+    ///
+    /// # Errors
+    /// If a name is taken in `registry`.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            deployments: IntCounterVec::new(
+                Opts::new("hotctl_deployments_total", "Deployments that ended, by result and reason."),
+                &["service", "result", "reason"],
+            )?,
+            phases: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_deployment_phase_duration_seconds",
+                    "Time that deployments spent in each phase.",
+                )
+                .buckets(PHASES.to_vec()),
+                &["service", "phase"],
+            )?,
+            drains: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_drain_duration_seconds",
+                    "Time from losing new requests to the last answer, or to the end of drain_timeout.",
+                )
+                .buckets(PHASES.to_vec()),
+                &["service"],
+            )?,
+            probes: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_probe_duration_seconds",
+                    "Duration of the health probes of running releases, by result.",
+                )
+                .buckets(PROBES.to_vec()),
+                &["service", "result"],
+            )?,
+            releases: Releases::new()?,
+        };
+        let build = IntGaugeVec::new(
+            Opts::new(
+                "hotctl_build_info",
+                "The version of hotctl that runs; always 1.",
+            ),
+            &["version"],
+        )?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.register(Box::new(metrics.deployments.clone()))?;
+        registry.register(Box::new(metrics.phases.clone()))?;
+        registry.register(Box::new(metrics.drains.clone()))?;
+        registry.register(Box::new(metrics.probes.clone()))?;
+        registry.register(Box::new(metrics.releases.clone()))?;
+        registry.register(Box::new(build))?;
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(metrics)
+    }
+
+    /// Let a service's series exist before their first event, so that `rate()` sees it.
+    pub fn prepare(&self, service: &ServiceName) {
+        let name = service.as_str();
+        self.deployments.with_label_values(&[name, "live", ""]);
+        for kind in Kind::ALL {
+            self.deployments
+                .with_label_values(&[name, "failed", kind.label()]);
+        }
+        for result in ["healthy", "unhealthy"] {
+            self.probes.with_label_values(&[name, result]);
+        }
+        self.drains.with_label_values(&[name]);
+    }
+
+    /// A deployment ended: live, or failed for this kind of reason.
+    pub fn deployment(&self, service: &ServiceName, failed: Option<Kind>) {
+        let (result, reason) = failed.map_or(("live", ""), |kind| ("failed", kind.label()));
+        self.deployments
+            .with_label_values(&[service.as_str(), result, reason])
+            .inc();
+    }
+
+    /// A phase of a deployment took so long.
+    pub fn phase(&self, service: &ServiceName, phase: &str, took: Duration) {
+        self.phases
+            .with_label_values(&[service.as_str(), phase])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A release was drained.
+    pub fn drain(&self, service: &ServiceName, took: Duration) {
+        self.drains
+            .with_label_values(&[service.as_str()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// One probe of a running release.
+    pub fn probe(&self, service: &ServiceName, healthy: bool, took: Duration) {
+        let result = if healthy { "healthy" } else { "unhealthy" };
+        self.probes
+            .with_label_values(&[service.as_str(), result])
+            .observe(took.as_secs_f64());
+    }
+
+    /// Where `hotctl_release_info` gets its lines from at each scrape.
+    pub fn releases_from(
+        &self,
+        source: impl Fn() -> Vec<(ServiceName, ReleaseInfo)> + Send + Sync + 'static,
+    ) {
+        *self
+            .releases
+            .source
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Box::new(source));
+    }
+}
+
+type Source = Box<dyn Fn() -> Vec<(ServiceName, ReleaseInfo)> + Send + Sync>;
+
+/// `hotctl_release_info`, made at each scrape: a gauge kept up to date by hand would go on naming
+/// releases that are gone.
+#[derive(Clone)]
+struct Releases {
+    gauge: IntGaugeVec,
+    source: Arc<Mutex<Option<Source>>>,
+}
+
+impl std::fmt::Debug for Releases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Releases")
+    }
+}
+
+impl Releases {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            gauge: IntGaugeVec::new(
+                Opts::new(
+                    "hotctl_release_info",
+                    "Releases that run, with their role; always 1.",
+                ),
+                &["service", "release", "role", "hash"],
+            )?,
+            source: Arc::default(),
+        })
+    }
+}
+
+impl Collector for Releases {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        self.gauge.reset();
+        for (service, info) in source.iter().flat_map(|list| list()) {
+            self.gauge
+                .with_label_values(&[service.as_str(), &info.release, info.role, &info.hash])
+                .set(1);
+        }
+        self.gauge.collect()
+    }
+}
