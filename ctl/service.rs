@@ -130,19 +130,19 @@ async fn ended(active: &mut Option<Active>) -> Deployment {
 
 impl Desk {
     async fn receive(&mut self, order: Order) {
-        match (&order.wish, &mut self.active) {
+        match (&order.wish, &self.active) {
             (_, None) => self.begin(order).await,
             (Wish::Rollback, Some(active)) => {
                 active.say(Event::Failed(Why::new(
                     Kind::RolledBack,
                     "rolled back by an operator",
                 )));
-                active.against.push(order);
+                self.against(order);
             }
             (Wish::Cancel, Some(active)) => {
                 let why = || Why::new(Kind::Cancelled, "cancelled by an operator");
                 active.say(Event::Failed(why()));
-                active.against.push(order);
+                self.against(order);
                 if let Some(waiting) = self.queue.next() {
                     self.refuse(&waiting.tell, why());
                 }
@@ -174,6 +174,13 @@ impl Desk {
                 }
                 self.wait(order);
             }
+        }
+    }
+
+    /// The order is answered when the deployment under way has ended.
+    fn against(&mut self, order: Order) {
+        if let Some(active) = &mut self.active {
+            active.against.push(order);
         }
     }
 

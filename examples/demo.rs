@@ -90,7 +90,7 @@ fn demo() -> Done<bool> {
     println!("(exit {})", broken.code().unwrap_or(-1));
     load.wait_for(1000);
 
-    say("back to version 1: it is still warm");
+    say("back to version 1");
     daemon.hotctl(&["rollback"])?;
     load.wait_for(1000);
     daemon.hotctl(&["status"])?;
