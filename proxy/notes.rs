@@ -14,6 +14,8 @@ pub(crate) struct Notes {
     pub(crate) meter: OnceLock<Arc<Meter>>,
     /// How long the release says that it keeps idle connections, in seconds; 0 if it says nothing.
     says: AtomicU32,
+    /// How far its kept connections can be trusted, see [`Notes::trusted`].
+    credit: AtomicU32,
 }
 
 /// How long an upstream connection is kept for the next request where the release does not say how
@@ -23,7 +25,49 @@ const IDLE: Duration = Duration::from_secs(1);
 /// At most, whatever the release says: a connection that is not used for longer is not missed.
 const LONGEST_IDLE: Duration = Duration::from_secs(30);
 
+/// What a release has to earn before a request that can be sent only once goes on a kept
+/// connection, and what it can earn at most.
+const TRUST: u32 = 1_000;
+const MOST: u32 = 10_000;
+
+/// What a new connection costs: it was needed because an old one is gone.
+const NEW: u32 = 32;
+
 impl Notes {
+    /// Whether the release can be trusted not to close a connection right after an answer.
+    ///
+    /// If it does, and a request arrives in between, nobody can tell whether it was read. So a
+    /// request that can be sent only once waits for a record: a thousand requests that went well
+    /// on kept connections, and many for each connection that was opened.
+    pub(crate) fn trusted(&self) -> bool {
+        self.credit.load(Ordering::Relaxed) >= TRUST
+    }
+
+    /// A connection was opened to be kept.
+    pub(crate) fn opened(&self) {
+        self.change(|credit| credit.saturating_sub(NEW));
+    }
+
+    /// A request was answered on a kept connection.
+    pub(crate) fn reused(&self) {
+        self.change(|credit| (credit + 1).min(MOST));
+    }
+
+    /// A kept connection was found closed.
+    pub(crate) fn deceived(&self) {
+        self.change(|_| 0);
+    }
+
+    /// Not exact where two change it at once, which it need not be; and where nothing changes, as
+    /// at the most, nothing is written, so that cores do not fight over it.
+    fn change(&self, change: impl Fn(u32) -> u32) {
+        let now = self.credit.load(Ordering::Relaxed);
+        let then = change(now);
+        if then != now {
+            self.credit.store(then, Ordering::Relaxed);
+        }
+    }
+
     /// Reads the value of a `Keep-Alive` header, such as `timeout=5, max=1000`.
     pub(crate) fn hear(&self, keep_alive: &[u8]) {
         let seconds = std::str::from_utf8(keep_alive)
@@ -55,8 +99,34 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
-    use super::Notes;
+    use super::{MOST, NEW, Notes};
     use std::time::Duration;
+
+    #[test]
+    fn trust_is_earned_slowly_and_lost_at_once() {
+        let notes = Notes::default();
+        (0..999).for_each(|_| notes.reused());
+        assert!(!notes.trusted());
+        notes.reused();
+        assert!(notes.trusted());
+        notes.opened();
+        assert!(!notes.trusted());
+        (0..MOST).for_each(|_| notes.reused());
+        (0..100).for_each(|_| notes.opened());
+        assert!(notes.trusted(), "a burst of new connections is no breach");
+        notes.deceived();
+        assert!(!notes.trusted());
+    }
+
+    #[test]
+    fn who_closes_every_few_answers_never_earns_trust() {
+        let notes = Notes::default();
+        for _ in 0..10_000 {
+            notes.opened();
+            (0..NEW - 1).for_each(|_| notes.reused());
+            assert!(!notes.trusted());
+        }
+    }
 
     #[test]
     fn a_connection_is_kept_a_second_less_than_the_release_says() {

@@ -26,7 +26,7 @@ use crate::conn::Conn;
 use crate::headers::{self, MustClose, Sender};
 use crate::metrics::{Meter, Metrics};
 use crate::pool::Ticket;
-use crate::retry::Retry;
+use crate::retry::{Alone, Retry};
 use crate::switch::{Ask, NoRoute, Switch};
 
 /// What requests need to know.
@@ -128,7 +128,7 @@ impl ProxyHttp for Requests {
         peer.options.connection_timeout = Some(self.timeouts.connect);
         peer.options.http_upstream_request_policy.h1_upgrade =
             headers::upgrade(session.req_header());
-        if ctx.retry.wants_fresh() {
+        if ctx.retry.choose(ticket.notes()) == Alone::Yes {
             // A key that nothing is kept under.
             peer.group_key = fastrand::u64(..) | 1 << 63;
             peer.options.idle_timeout = Some(Duration::ZERO);
@@ -162,10 +162,11 @@ impl ProxyHttp for Requests {
         _: Option<&Digest>,
         ctx: &mut Context,
     ) -> Result<()> {
-        match ctx.retry.connected(reused, fd) {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Error::new_up(ErrorType::ConnectionClosed)),
-        }
+        let Some(ticket) = &ctx.ticket else {
+            return Err(Error::new_in(ErrorType::InternalError));
+        };
+        let connected = ctx.retry.connected(reused, fd, ticket.notes());
+        connected.map_err(|_| Error::new_up(ErrorType::ConnectionClosed))
     }
 
     async fn upstream_request_filter(
@@ -186,7 +187,7 @@ impl ProxyHttp for Requests {
             id: ctx.id,
         };
         headers::forward(request, &sender)?;
-        if ctx.retry.wants_fresh() && !request.headers.contains_key(header::UPGRADE) {
+        if ctx.retry.is_alone() == Alone::Yes && !request.headers.contains_key(header::UPGRADE) {
             request.insert_header(header::CONNECTION, "close")?;
         }
         Ok(())
@@ -199,11 +200,11 @@ impl ProxyHttp for Requests {
         ctx: &mut Context,
     ) -> Result<()> {
         // A 1xx is not the answer, but it shows that the request was received.
-        ctx.retry.answered();
-        if let Some(ticket) = &ctx.ticket
-            && let Some(keep_alive) = answer.headers.get("keep-alive")
-        {
-            ticket.notes().hear(keep_alive.as_bytes());
+        if let Some(ticket) = &ctx.ticket {
+            ctx.retry.answered(ticket.notes());
+            if let Some(keep_alive) = answer.headers.get("keep-alive") {
+                ticket.notes().hear(keep_alive.as_bytes());
+            }
         }
         Ok(())
     }
@@ -231,14 +232,19 @@ impl ProxyHttp for Requests {
         session: &mut Session,
         mut error: Box<Error>,
         ctx: &mut Context,
-        reused: bool,
+        _reused: bool,
     ) -> Box<Error> {
         if *error.esource() != ErrorSource::Upstream {
             error.set_retry(false);
             return error;
         }
         let whole = !session.as_ref().retry_buffer_truncated();
-        let again = ctx.retry.after_failure(reused, whole, error.etype());
+        let again = match &ctx.ticket {
+            Some(ticket) => ctx
+                .retry
+                .after_failure(whole, error.etype(), ticket.notes()),
+            None => false,
+        };
         if !ctx.retry.was_unused() {
             self.count_failure(ctx, &error);
         }

@@ -3,7 +3,8 @@
 //! Three rules. A failure to connect sent nothing, so it is tried again for as long as the
 //! configuration says. A kept-alive connection that turns out to be closed is no failure of the
 //! release: what may be sent twice is sent on a new one, and what may not is, if the kernel can
-//! show that nobody received it. A request without side effects that got no answer from a working
+//! show that nobody received it; and it only goes on a kept connection at all where the release has
+//! shown that it keeps them. A request without side effects that got no answer from a working
 //! connection is sent once more: by then another release may be live.
 
 use std::os::fd::RawFd;
@@ -14,12 +15,17 @@ use pingora::http::RequestHeader;
 
 use crate::delivery::{Delivery, Unusable};
 use crate::headers::{self, Replay};
+use crate::notes::Notes;
 
 /// The tries of one request.
 pub(crate) struct Retry {
     replay: Replay,
     /// Whether it must go on a connection that nobody has used.
     fresh: bool,
+    /// Whether this try does, and takes the connection with it.
+    alone: bool,
+    /// Whether this try is on a connection that was kept.
+    reused: bool,
     delivery: Option<Delivery>,
     answered: bool,
     /// Whether it was sent a second time after a failure on a new connection.
@@ -28,6 +34,13 @@ pub(crate) struct Retry {
     failing: Option<Instant>,
     pause: Duration,
     next: Next,
+}
+
+/// Whether a try gets a connection of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alone {
+    Yes,
+    No,
 }
 
 /// What must happen before the next try.
@@ -55,6 +68,8 @@ impl Default for Retry {
         Self {
             replay: Replay::Never,
             fresh: false,
+            alone: false,
+            reused: false,
             delivery: None,
             answered: false,
             replayed: false,
@@ -77,8 +92,18 @@ impl Retry {
         self.next != Next::First
     }
 
-    pub(crate) fn wants_fresh(&self) -> bool {
-        self.fresh
+    /// Whether the next try gets a connection of its own, which is closed behind it.
+    pub(crate) fn choose(&mut self, notes: &Notes) -> Alone {
+        let risky = self.replay == Replay::Never && !notes.trusted();
+        self.alone = self.fresh || risky;
+        self.is_alone()
+    }
+
+    pub(crate) fn is_alone(&self) -> Alone {
+        match self.alone {
+            true => Alone::Yes,
+            false => Alone::No,
+        }
     }
 
     /// Whether the last failure was a kept connection that was closed before anything was sent.
@@ -109,25 +134,42 @@ impl Retry {
     }
 
     /// A connection is there. Fails where it turns out to be none.
-    pub(crate) fn connected(&mut self, reused: bool, fd: RawFd) -> Result<(), Unusable> {
+    pub(crate) fn connected(
+        &mut self,
+        reused: bool,
+        fd: RawFd,
+        notes: &Notes,
+    ) -> Result<(), Unusable> {
         self.failing = None;
         self.pause = PAUSE;
-        if reused && self.replay == Replay::Never {
-            self.next = Next::Unused;
-            self.delivery = Some(Delivery::begin(fd)?);
-        }
+        self.reused = reused;
         self.next = Next::Now;
+        if reused && self.replay == Replay::Never {
+            match Delivery::begin(fd) {
+                Ok(delivery) => self.delivery = Some(delivery),
+                Err(unusable) => {
+                    self.next = Next::Unused;
+                    notes.deceived();
+                    return Err(unusable);
+                }
+            }
+        } else if !reused && !self.alone {
+            notes.opened();
+        }
         Ok(())
     }
 
     /// The release has begun to answer.
-    pub(crate) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self, notes: &Notes) {
+        if self.reused && !self.answered {
+            notes.reused();
+        }
         self.answered = true;
         self.delivery = None;
     }
 
     /// The connection failed. `whole`: the body, as far as it was read, can be sent again.
-    pub(crate) fn after_failure(&mut self, reused: bool, whole: bool, error: &ErrorType) -> bool {
+    pub(crate) fn after_failure(&mut self, whole: bool, error: &ErrorType, notes: &Notes) -> bool {
         if self.next == Next::Unused {
             self.fresh = true;
             return true;
@@ -140,7 +182,10 @@ impl Retry {
             self.delivery = None;
             return false;
         }
-        match (reused, self.replay) {
+        if self.reused {
+            notes.deceived();
+        }
+        match (self.reused, self.replay) {
             (true, Replay::Safe | Replay::Idempotent) => {
                 self.fresh = true;
                 true

@@ -113,7 +113,8 @@ impl Proxy {
         loop {
             tokio::select! {
                 biased;
-                _ = stage.wait_for(|stage| *stage == Stage::Closing) => break,
+                // The value's guard is let go of here: it may not be held while another thread goes on.
+                () = async { drop(stage.wait_for(|stage| *stage == Stage::Closing).await) } => break,
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, peer)) => self.welcome(tcp, peer, &door),
                     Err(error) => pause(&error).await,

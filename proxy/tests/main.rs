@@ -1,0 +1,11 @@
+//! The proxy from outside: real sockets, upstreams that misbehave, clients that look at every byte.
+
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod closing;
+mod flips;
+mod forwarding;
+mod retries;
+mod streams;
+mod wire;
+mod world;

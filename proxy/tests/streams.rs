@@ -1,0 +1,104 @@
+//! Answers and connections that last.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+
+use crate::wire::get;
+use crate::world::{Manners, Upstream, World, eventually};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_arrive_one_by_one() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(upstream.address);
+    let mut client = world.connect().await;
+    client.send(get("/events?200")).await.unwrap();
+    let begun = Instant::now();
+    client.head().await.unwrap().unwrap();
+    let first = client.chunk().await.unwrap().unwrap();
+    assert_eq!(first, b"data: a 0\n\n");
+    assert!(begun.elapsed() < Duration::from_millis(900), "held back");
+    let mut events = 1;
+    while client.chunk().await.unwrap().is_some() {
+        events += 1;
+    }
+    assert!(events > 100, "gathered into {events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_half_of_a_slow_answer_of_known_length_is_not_held_back() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(upstream.address);
+    let mut client = world.connect().await;
+    client.send(get("/halves?2000")).await.unwrap();
+    let begun = Instant::now();
+    client.head().await.unwrap().unwrap();
+    assert_eq!(client.exactly(4).await.unwrap(), b"half");
+    assert!(begun.elapsed() < Duration::from_millis(1000), "held back");
+    assert_eq!(client.exactly(4).await.unwrap(), b"full");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_protocol_can_be_switched_to_except_those_between_neighbours() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    let pool = world.flip(upstream.address);
+    for (protocol, switched) in [("websocket", true), ("spdy/9", true), ("h2c", false)] {
+        let mut client = world.connect().await;
+        client
+            .send(format!(
+                "GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\nHTTP2-Settings: AAA\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        let answer = client.answer("").await.unwrap();
+        assert_eq!(answer.status() == 101, switched, "{protocol}");
+        if switched {
+            assert_eq!(answer.head.get("upgrade"), Some(protocol));
+            assert_eq!(client.exactly(1).await.unwrap(), b"a");
+            client.send("ping").await.unwrap();
+            assert_eq!(client.exactly(4).await.unwrap(), b"ping");
+            assert_eq!(pool.tickets(), 1, "{protocol}");
+            client.stream().shutdown().await.unwrap();
+        }
+        drop(client);
+        eventually("it is over", || pool.tickets() == 0).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_client_left_does_not_hold_up_a_drain() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    let old = world.flip(upstream.address);
+    let mut client = world.connect().await;
+    client.send(get("/events?2000")).await.unwrap();
+    client.head().await.unwrap().unwrap();
+    world.flip(upstream.address);
+    assert_eq!(
+        world.switch.retire(&old, Duration::from_millis(50)).await,
+        1
+    );
+    drop(client);
+    assert_eq!(world.switch.retire(&old, Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_body_passes_both_ways() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(upstream.address);
+    let mut client = world.connect().await;
+    let length = 20 << 20;
+    client
+        .send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await
+        .unwrap();
+    client.send(vec![b'x'; length]).await.unwrap();
+    let answer = client.answer("").await.unwrap();
+    assert_eq!(answer.text(), format!("a {length}"));
+}
