@@ -21,6 +21,8 @@ pub mod restart;
 pub mod shim;
 pub mod sockets;
 mod sys;
+#[cfg(test)]
+mod testing;
 mod tree;
 pub mod why;
 mod wire;

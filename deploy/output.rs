@@ -166,6 +166,11 @@ impl Pipe {
     }
 }
 
+/// Open a log to append to it; make it if it is not there.
+pub(crate) fn open(log: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).open(log)
+}
+
 /// The way to the thread that writes.
 struct Writer(Arc<Desk>);
 
@@ -191,9 +196,7 @@ impl Writer {
             work: Condvar::new(),
             idle: Condvar::new(),
         });
-        let mut sink = Sink::new(log);
-        // There from the beginning, so that a reader finds an empty file and not none.
-        sink.reopen();
+        let sink = Sink::new(log);
         let theirs = desk.clone();
         std::thread::Builder::new()
             .name("log".into())
@@ -303,11 +306,7 @@ impl Sink {
     }
 
     fn reopen(&mut self) {
-        self.file = File::options()
-            .append(true)
-            .create(true)
-            .open(&self.path)
-            .ok();
+        self.file = open(&self.path).ok();
         let length = self.file.as_ref().and_then(|file| file.metadata().ok());
         self.size = length.map_or(0, |meta| meta.len());
     }

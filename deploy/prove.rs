@@ -18,6 +18,9 @@ const FIRST: Duration = Duration::from_millis(2);
 /// While nobody listens, how often it is looked where the process listens instead.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How long answers of another process are not yet believed.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// A process that has proved itself healthy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Healthy {
@@ -88,21 +91,23 @@ pub async fn prove(
         last: None,
         elsewhere: Vec::new(),
         looked: None,
+        foreign: None,
         said: String::new(),
     };
     let exited = process.exited();
-    tokio::select! {
+    let exit = tokio::select! {
         // An exit first: the probe that failed because of it would tell less.
         biased;
-        exit = exited => Err(Unhealthy {
-            kind: UnhealthyKind::Exited,
-            text: format!("ended before it was healthy: {exit}"),
-            last: None,
-            exit: Some(exit),
-            hint: None,
-        }),
-        done = proof.run(&mut progress) => done,
-    }
+        exit = exited => exit,
+        done = proof.run(&mut progress) => return done,
+    };
+    Err(Unhealthy {
+        kind: UnhealthyKind::Exited,
+        text: format!("ended before it was healthy: {exit}"),
+        last: proof.last,
+        exit: Some(exit),
+        hint: None,
+    })
 }
 
 struct Proof<'a> {
@@ -117,7 +122,19 @@ struct Proof<'a> {
     /// Where the process listens, if not at its address.
     elsewhere: Vec<SocketAddr>,
     looked: Option<Instant>,
+    /// Since when another process answers, or nobody knows which.
+    foreign: Option<Instant>,
     said: String,
+}
+
+/// What was shown of whose the answers are.
+enum Shown {
+    /// Enough, perhaps with a warning.
+    Enough(Option<String>),
+    /// Not enough, for this reason; it may change.
+    NotYet(String),
+    /// Not enough, and it must be.
+    Never(String),
 }
 
 impl Proof<'_> {
@@ -142,13 +159,26 @@ impl Proof<'_> {
                     self.last = None;
                     risen += 1;
                     if risen >= self.health.rise {
-                        let warning = self.ownership()?;
-                        return Ok(Healthy {
-                            took: self.began.elapsed(),
-                            listening: self.listening,
-                            probes: self.probes,
-                            warning,
-                        });
+                        match self.ownership() {
+                            Shown::Enough(warning) => {
+                                return Ok(Healthy {
+                                    took: self.began.elapsed(),
+                                    listening: self.listening,
+                                    probes: self.probes,
+                                    warning,
+                                });
+                            }
+                            Shown::NotYet(text) => self.say(text, progress),
+                            Shown::Never(text) => {
+                                return Err(Unhealthy {
+                                    kind: UnhealthyKind::NotOwned,
+                                    text,
+                                    last: None,
+                                    exit: None,
+                                    hint: Some(r#"health.ownership = "warn" lets it pass"#.into()),
+                                });
+                            }
+                        }
                     }
                     false
                 }
@@ -157,11 +187,7 @@ impl Proof<'_> {
                     let refused = miss.cause == Cause::Refused;
                     self.last = Some(miss);
                     self.look(refused);
-                    let text = self.describe();
-                    if text != self.said {
-                        progress(&text);
-                        self.said = text;
-                    }
+                    self.say(self.describe(), progress);
                     refused
                 }
             };
@@ -196,26 +222,33 @@ impl Proof<'_> {
         }
     }
 
-    /// Whether what answers is the process: an error if it must be and is not, a warning if it
-    /// should be.
-    fn ownership(&self) -> Result<Option<String>, Unhealthy> {
-        if self.health.ownership == Ownership::Off {
-            return Ok(None);
-        }
-        let text = match sockets::owner(&self.process.pids(), self.address) {
-            Owner::Ours => return Ok(None),
+    /// Whether what answers is the process. If it is another, the process gets a moment: most
+    /// likely its port was taken, and it is just about to say so and end.
+    fn ownership(&mut self) -> Shown {
+        let required = match self.health.ownership {
+            Ownership::Off => return Shown::Enough(None),
+            Ownership::Warn => false,
+            Ownership::Require => true,
+        };
+        let owner = sockets::owner(&self.process.pids(), self.address);
+        let text = match owner {
+            Owner::Ours => return Shown::Enough(None),
             Owner::Foreign => format!("{} is answered by another process", self.address),
             Owner::Unknown => format!("it cannot be told who answers at {}", self.address),
         };
-        match self.health.ownership {
-            Ownership::Require => Err(Unhealthy {
-                kind: UnhealthyKind::NotOwned,
-                text,
-                last: None,
-                exit: None,
-                hint: Some(r#"health.ownership = "warn" lets it pass"#.into()),
-            }),
-            Ownership::Warn | Ownership::Off => Ok(Some(text)),
+        let since = *self.foreign.get_or_insert_with(Instant::now);
+        let early = since.elapsed() < MOMENT.min(self.start_timeout / 2);
+        match required {
+            _ if early && (required || owner == Owner::Foreign) => Shown::NotYet(text),
+            true => Shown::Never(text),
+            false => Shown::Enough(Some(text)),
+        }
+    }
+
+    fn say(&mut self, text: String, progress: &mut impl FnMut(&str)) {
+        if text != self.said {
+            progress(&text);
+            self.said = text;
         }
     }
 
@@ -293,3 +326,7 @@ impl fmt::Display for Unhealthy {
 }
 
 impl std::error::Error for Unhealthy {}
+
+#[cfg(test)]
+#[path = "prove_tests.rs"]
+mod tests;

@@ -8,18 +8,18 @@
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::process::{Exit, signal_number};
 use crate::wire::{self, Order, Report, Start};
 use crate::{sys, tree};
@@ -70,6 +70,8 @@ fn run() -> io::Result<()> {
         line.tell(&Report::Failed { text });
         return Ok(());
     }
+    // There before the app is, so that a reader finds an empty file and not none.
+    let _ = output::open(&start.log);
     let (ours, theirs) = pipes()?;
     let app = match spawn(&start, theirs) {
         Ok(app) => app,
@@ -114,19 +116,19 @@ fn pipes() -> io::Result<([OwnedFd; 2], [OwnedFd; 2])> {
 }
 
 fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, String> {
-    let Some((program, args)) = start.program.split_first() else {
+    let Some(program) = start.program.first() else {
         return Err("no program to start".into());
     };
-    let mut command = Command::new(program);
+    let path = find(program, &start.env).ok_or(format!("{program}: no such program in PATH"))?;
+    let image = sys::Image::new(&path, &start.program, &start.env)
+        .map_err(|_| format!("{program}: a zero byte in its arguments or its environment"))?;
+    let mut command = Command::new(&path);
     command
-        .args(args)
-        .env_clear()
-        .envs(start.env.iter().map(|(name, value)| (name, value)))
         .current_dir(&start.cwd)
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err);
-    sys::isolate(&mut command, rustix::process::getpid());
+    sys::isolate(&mut command, image, rustix::process::getpid());
     let began = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
@@ -143,15 +145,25 @@ fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, String> {
     }
 }
 
+/// Where a program is: as it stands if it has a `/`, else the first of `PATH` that can be run.
+fn find(program: &str, env: &[(String, String)]) -> Option<PathBuf> {
+    if program.contains('/') {
+        return Some(program.into());
+    }
+    let path = env.iter().rev().find(|(name, _)| name == "PATH");
+    let path = path.map_or("/usr/local/bin:/usr/bin:/bin", |(_, value)| value);
+    path.split(':')
+        .filter(|folder| !folder.is_empty())
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok())
+}
+
 /// Why a program cannot be started, in words that say what to look at.
 fn explain(cause: &io::Error, program: &str, cwd: &Path) -> String {
     let path = Path::new(program);
     match cause.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) if !cwd.is_dir() => {
             format!("{program}: its folder {} is not there", cwd.display())
-        }
-        Some(libc::ENOENT) if !program.contains('/') => {
-            format!("{program}: no such program in PATH")
         }
         Some(libc::ENOENT) if path.exists() => format!(
             "{program}: its interpreter, or the loader it was linked for, is not on this machine"

@@ -138,19 +138,21 @@ fn parse(line: &str) -> Option<(State, Listener)> {
 
 /// Words of four bytes, each printed as a number in the machine's own byte order.
 fn parse_ip(hex: &str) -> Option<IpAddr> {
-    let words = hex
-        .as_bytes()
-        .chunks(8)
+    let (words, []) = hex.as_bytes().as_chunks::<8>() else {
+        return None;
+    };
+    let words = words
+        .iter()
         .map(|word| {
             let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
             Some(word.to_ne_bytes())
         })
         .collect::<Option<Vec<[u8; 4]>>>()?;
-    match words.concat().try_into() {
-        Ok(four) => Some(IpAddr::V4(Ipv4Addr::from_octets(four))),
+    match <[u8; 4]>::try_from(words.concat()) {
+        Ok(four) => Some(IpAddr::V4(Ipv4Addr::from(four))),
         Err(more) => {
             let sixteen: [u8; 16] = more.try_into().ok()?;
-            Some(IpAddr::V6(Ipv6Addr::from_octets(sixteen)))
+            Some(IpAddr::V6(Ipv6Addr::from(sixteen)))
         }
     }
 }

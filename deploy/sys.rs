@@ -2,20 +2,84 @@
 //! leases. Knows nothing of releases; everything else in the crate is safe code above it.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, NulError, c_char};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal};
 
-/// Make the command's child what a supervised app is to be: leader of its own session, every signal
+/// A program, its arguments and its environment, as the kernel takes them.
+#[derive(Debug)]
+pub(crate) struct Image {
+    program: CString,
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    /// What the pointers point into; never touched again.
+    _words: Vec<CString>,
+}
+
+// SAFETY: the pointers lead into `_words`, which moves with them, is never changed, and whose strings
+// do not move when the vector does.
+unsafe impl Send for Image {}
+// SAFETY: as above; nothing is written through them.
+unsafe impl Sync for Image {}
+
+impl Image {
+    /// # Errors
+    /// If there is a NUL in any of it.
+    pub(crate) fn new(
+        program: &Path,
+        args: &[String],
+        env: &[(String, String)],
+    ) -> Result<Self, NulError> {
+        let program = CString::new(program.as_os_str().as_bytes())?;
+        let args = args.iter().map(|arg| CString::new(arg.as_str()));
+        let vars = env
+            .iter()
+            .map(|(name, value)| CString::new(format!("{name}={value}")));
+        let args = args.collect::<Result<Vec<_>, _>>()?;
+        let mut words = vars.collect::<Result<Vec<_>, _>>()?;
+        let list = |words: &[CString]| -> Vec<*const c_char> {
+            let pointers = words.iter().map(|word| word.as_ptr());
+            pointers.chain([std::ptr::null()]).collect()
+        };
+        let (argv, envp) = (list(&args), list(&words));
+        words.extend(args);
+        Ok(Self {
+            program,
+            argv,
+            envp,
+            _words: words,
+        })
+    }
+
+    /// Become the program. Returns only if that fails.
+    fn exec(&self) -> io::Error {
+        // SAFETY: both lists end with a null pointer, and every other points to a C string that
+        // lives as long as `self`.
+        unsafe {
+            libc::execve(
+                self.program.as_ptr(),
+                self.argv.as_ptr(),
+                self.envp.as_ptr(),
+            )
+        };
+        io::Error::last_os_error()
+    }
+}
+
+/// Let the command's child be what a supervised app is to be: leader of its own session, every signal
 /// at its default and none blocked, no descriptor but the three standard ones, and killed as soon as
-/// `parent` is gone.
+/// `parent` is gone. It becomes `image`, not what the command names: the standard library would hand a
+/// file that the kernel does not know to a shell.
 ///
 /// The death signal is tied to the thread that spawns, so that thread must live as long as `parent`.
-pub(crate) fn isolate(command: &mut Command, parent: Pid) {
+pub(crate) fn isolate(command: &mut Command, image: Image, parent: Pid) {
     let hook = move || {
         rustix::process::setsid()?;
         reset_signals();
@@ -25,7 +89,7 @@ pub(crate) fn isolate(command: &mut Command, parent: Pid) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         close_range(libc::CLOSE_RANGE_CLOEXEC);
-        Ok(())
+        Err(image.exec())
     };
     // SAFETY: the hook makes system calls only; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(hook) };
