@@ -76,7 +76,7 @@ pub struct Serve {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Listen here, instead of where the configuration says; may be given again. Port 0 = any free
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
     pub listen: Vec<SocketAddr>,
     /// Metrics and health, read only; `off` for none [default: 127.0.0.1:10480]
     #[arg(long, value_name = "ADDRESS|off", value_parser = admin)]
@@ -211,6 +211,12 @@ pub struct Init {
     /// Where to write it; an existing file is never overwritten
     #[arg(default_value = "hotctl.toml")]
     pub path: PathBuf,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address and port such as 127.0.0.1:8080 or [::]:80; port 0 takes any free one")
+    })
 }
 
 fn admin(text: &str) -> Result<Admin, String> {

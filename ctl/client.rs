@@ -139,7 +139,7 @@ impl Client {
             hint: None,
         });
         let fault = match status.as_u16() {
-            400 | 404 | 403 | 422 => Fault::config(refusal.error),
+            400 | 403 | 404 => Fault::config(refusal.error),
             _ => Fault::failed(refusal.error),
         };
         Err(Fault {

@@ -101,9 +101,17 @@ async fn answer(places: &Places, command: &Command) -> Result<(), Fault> {
 }
 
 fn read(path: &Path) -> Result<Packed, Fault> {
-    pack::pack(path).map_err(|refused| Fault {
-        hint: refused.hint,
-        ..Fault::config(refused.text)
+    pack::pack(path).map_err(|refused| {
+        // A path that is not there is a slip of the hand; what is there and no release has failed.
+        let fault = if path.exists() {
+            Fault::failed(refused.text)
+        } else {
+            Fault::config(refused.text)
+        };
+        Fault {
+            hint: refused.hint,
+            ..fault
+        }
     })
 }
 

@@ -359,7 +359,7 @@ fn service_status(site: &Site) -> ServiceStatus {
         paths: site.config.paths.iter().map(ToString::to_string).collect(),
         live,
         running,
-        previous: ledger.previous.map(|number| ledger.id(number)),
+        previous: ledger.back().map(|number| ledger.id(number)),
         deployment: ledger.deployment.as_ref().map(|d| DeploymentStatus {
             number: d.number,
             to: d.to.release_of(&site.name),

@@ -400,18 +400,15 @@ impl Socket {
 /// A control socket in a folder that others can write to could be replaced under us.
 fn check_private(folder: &Path) -> Result<(), Fault> {
     let mode = std::fs::metadata(folder).map_or(0, |meta| meta.permissions().mode());
-    if mode & 0o077 == 0 {
+    if mode & 0o022 == 0 {
         return Ok(());
     }
     Err(Fault::config(format!(
-        "socket folder {}: others can enter it (mode {:o})",
+        "socket folder {}: others can write to it (mode {:o})",
         folder.display(),
-        mode & 0o777
+        mode & 0o7777
     ))
-    .hint(format!(
-        "name a folder that is not there yet, or `chmod 700 {}`",
-        folder.display()
-    )))
+    .hint("name a socket in a folder of your own; one that is not there yet is made private"))
 }
 
 impl Drop for Socket {

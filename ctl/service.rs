@@ -234,7 +234,7 @@ impl Desk {
                 let number = self.site.note(|ledger| ledger.add(release));
                 self.deploy(number, tell);
             }
-            Wish::Rollback => match ledger.previous.filter(|n| ledger.releases.contains_key(n)) {
+            Wish::Rollback => match ledger.back() {
                 Some(number) => self.deploy(number, tell),
                 None => self.refuse(
                     &tell,

@@ -2,6 +2,10 @@
 //! touches processes, ports or traffic of a service goes through here; what is to be done, and
 //! when, is decided by the driver and the service's task.
 
+mod retire;
+mod tend;
+mod view;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,14 +26,13 @@ use hotctl_deploy::why::{Kind, Why};
 use hotctl_proxy::{Closed, Pool, Split, Switch};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
-use tracing::{error, info, warn};
+use tracing::error;
 
 use crate::fault::Fault;
-use crate::metrics::{Metrics, ReleaseInfo};
+use crate::metrics::Metrics;
 use crate::store::StateFolder;
 
-/// How many releases may drain at once; the oldest beyond that is cut first.
-const MAX_DRAINING: usize = 3;
+pub use retire::Drained;
 
 /// What the services share; handed in by the daemon.
 #[derive(Debug)]
@@ -116,27 +119,6 @@ pub struct Launched {
     pub process: Process,
     pub address: SocketAddr,
     pub log: PathBuf,
-}
-
-/// How a drain ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Drained {
-    pub took: Duration,
-    /// Requests still open when the time was over.
-    pub open: usize,
-}
-
-/// What `status` says of one slot.
-#[derive(Debug, Clone)]
-pub struct SlotView {
-    pub at: Placement,
-    pub role: &'static str,
-    pub address: SocketAddr,
-    pub pid: Option<u32>,
-    pub uptime: Duration,
-    pub tickets: usize,
-    pub health: String,
-    pub restarts: u32,
 }
 
 impl Site {
@@ -334,332 +316,6 @@ impl Site {
         }
     }
 
-    /// A placement has lost its traffic: wait for its last answers in the background, and say how
-    /// that went.
-    pub fn lose(self: &Arc<Self>, at: Placement, then: impl FnOnce(Drained) + Send + 'static) {
-        let mut inner = self.inner();
-        let Some(running) = inner.slots.get_mut(&at.slot) else {
-            return;
-        };
-        let (tell, over) = watch::channel(false);
-        let site = self.clone();
-        let pool = running.pool.clone();
-        let switching = self.means.traffic.switching(&self.name);
-        let task = self.tasks.spawn(async move {
-            let began = Instant::now();
-            let open = site
-                .means
-                .switch
-                .retire(&pool, site.config.drain_timeout)
-                .await;
-            let took = began.elapsed();
-            site.means.metrics.drain(&site.name, took);
-            drop(switching);
-            // A retirement waits for this; that nobody does yet is no failure.
-            let _ = tell.send(true);
-            then(Drained { took, open });
-        });
-        running.drain = Some(Drain {
-            over,
-            _task: AbortOnDropHandle::new(task),
-        });
-    }
-
-    /// Drain what is still to drain, then stop it and everything it started; in the background.
-    pub fn retire(self: &Arc<Self>, at: Placement) {
-        let hurry = Arc::new(Notify::new());
-        {
-            let mut inner = self.inner();
-            inner.draining.push_back((at.slot, hurry.clone()));
-            if inner.draining.len() > MAX_DRAINING
-                && let Some((slot, oldest)) = inner.draining.front()
-            {
-                info!(service = %self.name, %slot, "more than {MAX_DRAINING} releases drain: the oldest is cut");
-                oldest.notify_one();
-            }
-        }
-        let site = self.clone();
-        self.tasks
-            .spawn(async move { site.retirement(at, &hurry).await });
-    }
-
-    async fn retirement(self: Arc<Self>, at: Placement, hurry: &Notify) {
-        let release = at.release_of(&self.name);
-        let (over, pool) = {
-            let inner = self.inner();
-            let running = inner.slots.get(&at.slot);
-            (
-                running.and_then(|r| r.drain.as_ref().map(|d| d.over.clone())),
-                running.map(|r| r.pool.clone()),
-            )
-        };
-        if let Some(mut over) = over {
-            tokio::select! {
-                // An error is the drain's task gone: nothing to wait for.
-                _ = over.wait_for(|over| *over) => {}
-                () = hurry.notified() => {}
-            }
-        }
-        let cut = pool.map_or(0, |pool| pool.tickets());
-        if cut > 0 {
-            warn!(%release, cut, "requests cut: drain_timeout is over");
-            self.means.traffic.cut(&self.name, cut);
-        }
-        self.inner().draining.retain(|(slot, _)| *slot != at.slot);
-        let process = {
-            let mut inner = self.inner();
-            inner.slots.get_mut(&at.slot).map(|running| {
-                running.alive = false;
-                running.process.clone()
-            })
-        };
-        if let Some(process) = process {
-            let stopped = process.stop(self.config.stop_timeout).await;
-            info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
-        }
-        self.inner().slots.remove(&at.slot);
-        let gone = self
-            .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
-            .await;
-        if let Err(cause) = gone {
-            error!(%release, %cause, "cannot record that a release is retired");
-        }
-    }
-
-    /// The live process of `slot` died: start it again in its place, after a pause that grows with
-    /// each early death. Requests meanwhile are retried by the proxy within `timeouts.retry`.
-    pub fn revive(self: &Arc<Self>, slot: Slot, exit: &Exit) {
-        let (at, pause, port) = {
-            let mut inner = self.inner();
-            let Some(running) = inner.slots.get_mut(&slot) else {
-                return;
-            };
-            running.alive = false;
-            running.health.text = format!("exited: {exit}");
-            let pause = running
-                .backoff
-                .died_after(running.since.elapsed(), fastrand::f64());
-            (running.at, pause, running.address.port())
-        };
-        let release = at.release_of(&self.name);
-        warn!(%release, %slot, %exit, ?pause, "the live process ended by itself: starting it again");
-        let site = self.clone();
-        self.tasks.spawn(async move {
-            tokio::time::sleep(pause).await;
-            if !site.inner().slots.contains_key(&slot) {
-                return;
-            }
-            let started = match site.spec(at, port) {
-                Ok(spec) => site.start(spec, slot).await,
-                Err(why) => Err(why),
-            };
-            match started {
-                Ok(process) => {
-                    let kept = {
-                        let mut inner = site.inner();
-                        match inner.slots.get_mut(&slot) {
-                            Some(running) => {
-                                running.process = process.clone();
-                                running.alive = true;
-                                running.since = Instant::now();
-                                running.restarts += 1;
-                                true
-                            }
-                            None => false,
-                        }
-                    };
-                    if !kept {
-                        process.stop(Duration::ZERO).await;
-                    }
-                }
-                Err(why) => {
-                    error!(%release, %why, "cannot start the live release again");
-                    // As if it had died at once: the service's task asks for the next try.
-                    let again = site.exits.send((slot, Exit::NotStarted(why.text))).await;
-                    drop(again);
-                }
-            }
-        });
-    }
-
-    /// Probe what serves and what is warm, each `interval`, as long as the service exists.
-    pub async fn keep_probing(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(self.config.health.interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let due: Vec<(Slot, SocketAddr)> = {
-                let inner = self.inner();
-                inner
-                    .slots
-                    .values()
-                    .filter(|r| r.alive && matches!(inner.role(r.at), "live" | "warm"))
-                    .map(|r| (r.at.slot, r.address))
-                    .collect()
-            };
-            for (slot, address) in due {
-                let began = Instant::now();
-                let answer = hotctl_deploy::probe::probe(address, &self.config.health).await;
-                self.means
-                    .metrics
-                    .probe(&self.name, answer.is_ok(), began.elapsed());
-                if let Some(running) = self.inner().slots.get_mut(&slot) {
-                    running.health = match answer {
-                        Ok(_) => Health::good(),
-                        Err(miss) => Health {
-                            text: miss.to_string(),
-                            misses: running.health.misses.saturating_add(1),
-                        },
-                    };
-                }
-            }
-            self.probed.notify_waiters();
-        }
-    }
-
-    /// Resolves with the last probe's words once `fall` probes of a slot in a row have failed.
-    pub async fn fell(&self, slot: Slot) -> String {
-        loop {
-            let probed = self.probed.notified();
-            if let Some(running) = self.inner().slots.get(&slot)
-                && running.health.misses >= self.config.health.fall
-            {
-                return running.health.text.clone();
-            }
-            probed.await;
-        }
-    }
-
-    /// End every process of the service, side by side; for the daemon's own end.
-    pub async fn stop_everything(&self) {
-        let processes: Vec<Process> = self
-            .inner()
-            .slots
-            .values()
-            .map(|r| r.process.clone())
-            .collect();
-        let stops = processes
-            .iter()
-            .map(|process| process.stop(self.config.stop_timeout));
-        futures_util::future::join_all(stops).await;
-    }
-
-    /// What runs, by slot.
-    pub fn slots(&self) -> Vec<SlotView> {
-        let inner = self.inner();
-        inner
-            .slots
-            .values()
-            .map(|r| SlotView {
-                at: r.at,
-                role: inner.role(r.at),
-                address: r.address,
-                pid: r.alive.then(|| r.process.pid()),
-                uptime: r.since.elapsed(),
-                tickets: r.pool.tickets(),
-                health: r.health.text.clone(),
-                restarts: r.restarts,
-            })
-            .collect()
-    }
-
-    /// For `hotctl_release_info`.
-    pub fn release_infos(&self) -> Vec<ReleaseInfo> {
-        let inner = self.inner();
-        inner
-            .slots
-            .values()
-            .map(|r| ReleaseInfo {
-                release: r.at.release_of(&self.name).to_string(),
-                role: inner.role(r.at),
-                hash: inner
-                    .ledger
-                    .releases
-                    .get(&r.at.release)
-                    .map_or_else(String::new, |release| release.digest.short()),
-            })
-            .collect()
-    }
-
-    /// Since the deployment under way began.
-    pub fn deployment_age(&self) -> Duration {
-        self.inner()
-            .began
-            .map_or(Duration::ZERO, |began| began.elapsed())
-    }
-
-    /// How many requests a slot still answers.
-    pub fn tickets(&self, slot: Slot) -> usize {
-        self.inner()
-            .slots
-            .get(&slot)
-            .map_or(0, |r| r.pool.tickets())
-    }
-
-    /// The log files of a release, the newest slot last; those of every release without a number.
-    pub fn logs_of(&self, release: u32) -> Vec<PathBuf> {
-        let folder = self.means.state.service(&self.name).join("logs");
-        let prefix = format!("{release}.");
-        let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(&folder)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                let slot = name
-                    .strip_prefix(&prefix)?
-                    .strip_suffix(".log")?
-                    .parse()
-                    .ok()?;
-                Some((slot, entry.path()))
-            })
-            .collect();
-        found.sort();
-        found.into_iter().map(|(_, path)| path).collect()
-    }
-
-    /// Forget the oldest releases beyond `keep_releases`, their content and their logs.
-    pub async fn prune(self: &Arc<Self>) {
-        let keep = usize::try_from(self.config.keep_releases.get()).unwrap_or(usize::MAX);
-        let gone = {
-            let mut after = self.ledger();
-            after.prune(keep)
-        };
-        if gone.is_empty() {
-            return;
-        }
-        let written = self
-            .change(Keep::IfWritten, |ledger| {
-                ledger.prune(keep);
-            })
-            .await;
-        if let Err(cause) = written {
-            warn!(service = %self.name, %cause, "old releases are kept: cannot write the state");
-            return;
-        }
-        let site = self.clone();
-        self.tasks.spawn_blocking(move || site.sweep(&gone));
-    }
-
-    /// Remove from disk what the record no longer names.
-    fn sweep(&self, gone: &[u32]) {
-        let used: Vec<_> = self.ledger().releases.values().map(|r| r.digest).collect();
-        if let Err(cause) = self.store.sweep(&used) {
-            warn!(service = %self.name, %cause, "cannot remove old releases");
-        }
-        for path in gone.iter().flat_map(|number| self.logs_of(*number)) {
-            let mut rotated = path.clone().into_os_string();
-            rotated.push(".1");
-            for path in [path, PathBuf::from(rotated)] {
-                match std::fs::remove_file(&path) {
-                    Ok(()) => {}
-                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-                    Err(cause) => warn!(path = %path.display(), %cause, "cannot remove an old log"),
-                }
-            }
-        }
-    }
-
     async fn start(self: &Arc<Self>, spec: Spec, slot: Slot) -> Result<Process, Why> {
         let process = process::start(spec)
             .await
@@ -742,25 +398,6 @@ pub enum Keep {
     IfWritten,
     /// It is true all the same: for what leads back, and for what has already happened.
     Anyway,
-}
-
-impl Inner {
-    fn role(&self, at: Placement) -> &'static str {
-        let serving = match self.ledger.traffic() {
-            Traffic::All(serving) => serving == at,
-            Traffic::Shared { live, .. } => live == at,
-            Traffic::NothingDeployed | Traffic::Stopped => false,
-        };
-        if serving {
-            "live"
-        } else if self.ledger.retiring.contains(&at) {
-            "draining"
-        } else if self.ledger.live == Some(at) {
-            "warm"
-        } else {
-            "candidate"
-        }
-    }
 }
 
 /// Variables that speak to the daemon and would mislead an app that inherits them.

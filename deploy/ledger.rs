@@ -190,6 +190,15 @@ impl Ledger {
         ended
     }
 
+    /// What a rollback would go to: what is kept warm, else the release before.
+    pub fn back(&self) -> Option<u32> {
+        let warm = self.deployment.as_ref().filter(|d| d.is_warm());
+        match warm {
+            Some(deployment) => deployment.from.map(|from| from.release),
+            None => self.previous.filter(|n| self.releases.contains_key(n)),
+        }
+    }
+
     /// The full name of a release.
     pub fn id(&self, number: u32) -> ReleaseId {
         ReleaseId {

@@ -1,0 +1,176 @@
+//! The way out: a release that lost its traffic is drained, then ended with all it has started; in
+//! the end its files go, too.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hotctl_deploy::machine::Placement;
+use hotctl_deploy::process::Process;
+use tokio::sync::{Notify, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{error, info, warn};
+
+use super::{Drain, Keep, Site};
+
+/// How many releases may drain at once; the oldest beyond that is cut first.
+const MAX_DRAINING: usize = 3;
+
+/// How a drain ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Drained {
+    pub took: Duration,
+    /// Requests still open when the time was over.
+    pub open: usize,
+}
+
+impl Site {
+    /// A placement has lost its traffic: wait for its last answers in the background, and say how
+    /// that went.
+    pub fn lose(self: &Arc<Self>, at: Placement, then: impl FnOnce(Drained) + Send + 'static) {
+        let mut inner = self.inner();
+        let Some(running) = inner.slots.get_mut(&at.slot) else {
+            return;
+        };
+        let (tell, over) = watch::channel(false);
+        let site = self.clone();
+        let pool = running.pool.clone();
+        let switching = self.means.traffic.switching(&self.name);
+        let task = self.tasks.spawn(async move {
+            let began = Instant::now();
+            let open = site
+                .means
+                .switch
+                .retire(&pool, site.config.drain_timeout)
+                .await;
+            let took = began.elapsed();
+            site.means.metrics.drain(&site.name, took);
+            drop(switching);
+            // A retirement waits for this; that nobody does yet is no failure.
+            let _ = tell.send(true);
+            then(Drained { took, open });
+        });
+        running.drain = Some(Drain {
+            over,
+            _task: AbortOnDropHandle::new(task),
+        });
+    }
+
+    /// Drain what is still to drain, then stop it and everything it started; in the background.
+    pub fn retire(self: &Arc<Self>, at: Placement) {
+        let hurry = Arc::new(Notify::new());
+        {
+            let mut inner = self.inner();
+            inner.draining.push_back((at.slot, hurry.clone()));
+            if inner.draining.len() > MAX_DRAINING
+                && let Some((slot, oldest)) = inner.draining.front()
+            {
+                info!(service = %self.name, %slot, "more than {MAX_DRAINING} releases drain: the oldest is cut");
+                oldest.notify_one();
+            }
+        }
+        let site = self.clone();
+        self.tasks
+            .spawn(async move { site.retirement(at, &hurry).await });
+    }
+
+    async fn retirement(self: Arc<Self>, at: Placement, hurry: &Notify) {
+        let release = at.release_of(&self.name);
+        let (over, pool) = {
+            let inner = self.inner();
+            let running = inner.slots.get(&at.slot);
+            (
+                running.and_then(|r| r.drain.as_ref().map(|d| d.over.clone())),
+                running.map(|r| r.pool.clone()),
+            )
+        };
+        if let Some(mut over) = over {
+            tokio::select! {
+                // An error is the drain's task gone: nothing to wait for.
+                _ = over.wait_for(|over| *over) => {}
+                () = hurry.notified() => {}
+            }
+        }
+        let cut = pool.map_or(0, |pool| pool.tickets());
+        if cut > 0 {
+            warn!(%release, cut, "requests cut: drain_timeout is over");
+            self.means.traffic.cut(&self.name, cut);
+        }
+        self.inner().draining.retain(|(slot, _)| *slot != at.slot);
+        let process = {
+            let mut inner = self.inner();
+            inner.slots.get_mut(&at.slot).map(|running| {
+                running.alive = false;
+                running.process.clone()
+            })
+        };
+        if let Some(process) = process {
+            let stopped = process.stop(self.config.stop_timeout).await;
+            info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
+        }
+        self.inner().slots.remove(&at.slot);
+        let gone = self
+            .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
+            .await;
+        if let Err(cause) = gone {
+            error!(%release, %cause, "cannot record that a release is retired");
+        }
+    }
+
+    /// End every process of the service, side by side; for the daemon's own end.
+    pub async fn stop_everything(&self) {
+        let processes: Vec<Process> = self
+            .inner()
+            .slots
+            .values()
+            .map(|r| r.process.clone())
+            .collect();
+        let stops = processes
+            .iter()
+            .map(|process| process.stop(self.config.stop_timeout));
+        futures_util::future::join_all(stops).await;
+    }
+
+    /// Forget the oldest releases beyond `keep_releases`, their content and their logs.
+    pub async fn prune(self: &Arc<Self>) {
+        let keep = usize::try_from(self.config.keep_releases.get()).unwrap_or(usize::MAX);
+        let gone = {
+            let mut after = self.ledger();
+            after.prune(keep)
+        };
+        if gone.is_empty() {
+            return;
+        }
+        let written = self
+            .change(Keep::IfWritten, |ledger| {
+                ledger.prune(keep);
+            })
+            .await;
+        if let Err(cause) = written {
+            warn!(service = %self.name, %cause, "old releases are kept: cannot write the state");
+            return;
+        }
+        let site = self.clone();
+        self.tasks.spawn_blocking(move || site.sweep(&gone));
+    }
+
+    /// Remove from disk what the record no longer names.
+    fn sweep(&self, gone: &[u32]) {
+        let used: Vec<_> = self.ledger().releases.values().map(|r| r.digest).collect();
+        if let Err(cause) = self.store.sweep(&used) {
+            warn!(service = %self.name, %cause, "cannot remove old releases");
+        }
+        for path in gone.iter().flat_map(|number| self.logs_of(*number)) {
+            let mut rotated = path.clone().into_os_string();
+            rotated.push(".1");
+            for path in [path, PathBuf::from(rotated)] {
+                match std::fs::remove_file(&path) {
+                    Ok(()) => {}
+                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                    Err(cause) => warn!(path = %path.display(), %cause, "cannot remove an old log"),
+                }
+            }
+        }
+    }
+}
