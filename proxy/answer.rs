@@ -131,3 +131,26 @@ fn wants_json(accept: &[u8]) -> bool {
         (json, _) => json.is_some(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::wants_json;
+
+    #[test]
+    fn json_is_for_those_who_name_it_first() {
+        for (accept, json) in [
+            ("", false),
+            ("*/*", false),
+            ("application/json", true),
+            ("Application/JSON, text/plain, */*", true),
+            ("application/problem+json", true),
+            (
+                "text/html,application/xhtml+xml,application/json;q=0.1",
+                false,
+            ),
+            ("application/json, text/html", true),
+        ] {
+            assert_eq!(wants_json(accept.as_bytes()), json, "{accept}");
+        }
+    }
+}

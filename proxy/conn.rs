@@ -59,11 +59,14 @@ pub(crate) struct Limits {
     pub(crate) idle: Duration,
 }
 
-/// Where the conversation is, as one shared number, since `request` only borrows the connection.
+/// Where the conversation is. Atomic, since `request` only borrows the connection.
 #[derive(Default)]
 struct Stage {
+    /// One of the constants below.
     now: AtomicU8,
+    /// Whether the client may still be sending the body of a request that was answered.
     unread: AtomicBool,
+    /// Whether the answer ended too soon.
     broken: AtomicBool,
 }
 
@@ -73,8 +76,10 @@ const NEW: u8 = 0;
 const HEADER: u8 = 1;
 /// From the end of the header to the end of the answer.
 const EXCHANGE: u8 = 2;
+/// The answer is written; the rest of the request may still come.
+const OVER: u8 = 3;
 /// Between two requests.
-const IDLE: u8 = 3;
+const IDLE: u8 = 4;
 
 /// Writes are gathered up to this, in bytes; what is larger goes out as it is.
 const GATHER: usize = 16 * 1024;
@@ -119,9 +124,10 @@ impl Conn {
         }
     }
 
-    /// The request was answered before all of its body was read.
-    pub(crate) fn leave_unread(&self) {
-        self.stage.unread.store(true, Ordering::Relaxed);
+    /// The request was answered; `whole`: and all of its body was read.
+    pub(crate) fn over(&self, whole: bool) {
+        self.stage.now.store(OVER, Ordering::Relaxed);
+        self.stage.unread.store(!whole, Ordering::Relaxed);
     }
 
     /// The answer ended too soon: the client must see that, whatever its framing.
@@ -142,7 +148,7 @@ impl Conn {
             self.until = None;
         }
         match stage {
-            EXCHANGE => self.wait_in_exchange(cx),
+            EXCHANGE | OVER => self.wait_in_exchange(cx),
             HEADER => {
                 ready!(self.expire(cx, self.limits.header));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
@@ -364,7 +370,8 @@ impl Drop for Conn {
         let Some(tcp) = self.tcp.take() else {
             return;
         };
-        if self.stage.broken.load(Ordering::Relaxed) {
+        let cut = self.stage.now.load(Ordering::Relaxed) == EXCHANGE;
+        if cut || self.stage.broken.load(Ordering::Relaxed) {
             // A reset: an answer that ends with the connection would else look complete.
             let now = Some(Duration::ZERO);
             let _ = rustix::net::sockopt::set_socket_linger(tcp.as_fd(), now);

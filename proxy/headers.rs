@@ -43,14 +43,26 @@ impl Replay {
     }
 }
 
-/// The host that a request is for: of its target if that has one, else of its `Host` header.
-/// Empty if there is none, or none that is text.
+/// The host that a request is for: its `Host` header, else that of its target. pingora has refused
+/// requests where the two differ. Empty if there is none, or none that is text.
 pub(crate) fn host(request: &RequestHeader) -> &str {
-    if let Some(authority) = request.uri.authority() {
-        return authority.as_str();
+    let host = match request.headers.get(header::HOST) {
+        Some(host) => Some(host.as_bytes()),
+        None => authority(request),
+    };
+    host.and_then(|host| std::str::from_utf8(host).ok())
+        .unwrap_or_default()
+}
+
+/// The host within a target that is a whole URL, as clients write it to a proxy.
+fn authority(request: &RequestHeader) -> Option<&[u8]> {
+    let target = request.raw_path();
+    if target.starts_with(b"/") {
+        return None;
     }
-    let host = request.headers.get(header::HOST);
-    host.and_then(|host| host.to_str().ok()).unwrap_or_default()
+    let scheme = target.windows(3).position(|it| it == b"://")?;
+    let rest = target.get(scheme + 3..)?;
+    rest.split(|byte| matches!(byte, b'/' | b'?')).next()
 }
 
 /// Whether a request has a body that may be too large to be kept for a second try, which is where
@@ -111,8 +123,15 @@ impl Sender<'_> {
 /// The last changes to a request before it goes to the release. pingora has removed what belongs
 /// to the client's connection, except where it preserves an upgrade.
 pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Result<()> {
-    let trusted = sender.is_trusted();
-    if !trusted {
+    if let Some(host) = authority(request) {
+        // A release is an origin: it gets the path as target, and the host as a header.
+        if !request.headers.contains_key(header::HOST) {
+            let host = host.to_vec();
+            request.insert_header(header::HOST, host)?;
+        }
+        request.set_uri(request.uri.clone());
+    }
+    if !sender.is_trusted() {
         forget_claims(request);
     }
     if let Some(ip) = sender.address() {
@@ -226,4 +245,112 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 fn contains(text: &[u8], part: &[u8]) -> bool {
     text.windows(part.len())
         .any(|window| window.eq_ignore_ascii_case(part))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    #[test]
+    fn the_host_is_of_the_header_or_else_of_the_target() {
+        for (target, fields, expected) in [
+            ("/", &[("Host", "a.com:80")][..], "a.com:80"),
+            ("http://b.com:1/x?y=http://c", &[], "b.com:1"),
+            ("http://b.com?x", &[], "b.com"),
+            ("/x?y=http://c", &[], ""),
+            ("*", &[], ""),
+        ] {
+            assert_eq!(host(&request("GET", target, fields)), expected, "{target}");
+        }
+    }
+
+    #[test]
+    fn only_bodies_that_are_kept_whole_can_be_sent_again() {
+        for (fields, large) in [
+            (&[][..], false),
+            (&[("Content-Length", "65536")], false),
+            (&[("Content-Length", "65537")], true),
+            (&[("Transfer-Encoding", "chunked")], true),
+        ] {
+            assert_eq!(
+                large_body(&request("PUT", "/", fields)),
+                large,
+                "{fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn switches_between_neighbours_are_denied() {
+        for (connection, protocol, policy) in [
+            ("Upgrade", "websocket", H1UpgradePolicy::WebSocketOnly),
+            (
+                "keep-alive, Upgrade",
+                "WebSocket",
+                H1UpgradePolicy::WebSocketOnly,
+            ),
+            ("upgrade", "spdy/9", H1UpgradePolicy::Preserve),
+            ("keep-alive", "spdy/9", H1UpgradePolicy::Deny),
+            ("upgrade, http2-settings", "h2c", H1UpgradePolicy::Deny),
+            ("upgrade", "foo, H2C", H1UpgradePolicy::Deny),
+            ("upgrade", "TLS/1.2", H1UpgradePolicy::Deny),
+        ] {
+            let fields = [("Connection", connection), ("Upgrade", protocol)];
+            let asked = request("GET", "/", &fields);
+            assert_eq!(upgrade(&asked), policy, "{connection}: {protocol}");
+        }
+        assert_eq!(upgrade(&request("GET", "/", &[])), H1UpgradePolicy::Deny);
+    }
+
+    #[test]
+    fn each_trusted_proxy_is_added_to_the_chain() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let chain = |ip: &str| {
+            let fields = [
+                ("X-Forwarded-For", "1.1.1.1"),
+                ("X-Forwarded-For", "2.2.2.2"),
+            ];
+            let mut request = request("GET", "/", &fields);
+            let sender = Sender {
+                ip: Some(ip.parse().unwrap()),
+                trusted: &trusted,
+                id: 1,
+            };
+            forward(&mut request, &sender).unwrap();
+            let values = request.headers.get_all(FORWARDED_FOR).iter();
+            let values: Vec<_> = values.map(|it| it.to_str().unwrap()).collect();
+            values.join("|")
+        };
+        assert_eq!(chain("10.0.0.1"), "1.1.1.1, 2.2.2.2, 10.0.0.1");
+        assert_eq!(chain("::ffff:10.0.0.1"), "1.1.1.1, 2.2.2.2, 10.0.0.1");
+        assert_eq!(chain("11.0.0.1"), "11.0.0.1");
+    }
+
+    #[test]
+    fn an_answer_loses_what_belongs_to_the_connection_but_not_its_framing() {
+        let asked = request("GET", "/", &[]);
+        let mut head = ResponseHeader::build(200, None).unwrap();
+        for (name, value) in [
+            ("Connection", "X-Mine, Content-Length, close"),
+            ("X-Mine", "1"),
+            ("Content-Length", "3"),
+            ("Keep-Alive", "timeout=5"),
+        ] {
+            head.append_header(name, value).unwrap();
+        }
+        assert_eq!(answer(&asked, &mut head), MustClose::No);
+        let mut left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["connection", "content-length"]);
+    }
 }

@@ -294,3 +294,63 @@ impl Collector for InFlight {
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    fn text(registry: &Registry) -> String {
+        let encoder = prometheus::TextEncoder::new();
+        encoder.encode_to_string(&registry.gather()).unwrap()
+    }
+
+    #[test]
+    fn errors_count_against_a_switch_only_while_it_goes_on() {
+        let registry = Registry::new();
+        let metrics = Arc::new(Metrics::new(&registry).unwrap());
+        let service = "web".parse().unwrap();
+        let meter = metrics.meter(&service);
+        metrics.refused(&meter, "stopped");
+        let (one, two) = (metrics.switching(&service), metrics.switching(&service));
+        metrics.refused(&meter, "stopped");
+        drop(one);
+        metrics.refused(&meter, "stopped");
+        drop(two);
+        metrics.refused(&meter, "stopped");
+        metrics.cut(&service, 3);
+        let text = text(&registry);
+        for line in [
+            "hotctl_switch_errors_total{kind=\"stopped\",service=\"web\"} 2",
+            "hotctl_switch_errors_total{kind=\"cut\",service=\"web\"} 3",
+            "hotctl_drain_cut_total{service=\"web\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn requests_count_by_code_also_where_the_code_is_none() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let meter = metrics.meter(&"web".parse().unwrap());
+        for code in [200, 200, 599, 999, 0] {
+            metrics.request(Some(&meter), code, Duration::from_millis(3));
+        }
+        metrics.request(None, 404, Duration::ZERO);
+        metrics.switched(&"web".parse().unwrap(), Duration::from_micros(2));
+        let text = text(&registry);
+        for line in [
+            "hotctl_requests_total{code=\"200\",service=\"web\"} 2",
+            "hotctl_requests_total{code=\"599\",service=\"web\"} 1",
+            "hotctl_requests_total{code=\"999\",service=\"web\"} 1",
+            "hotctl_requests_total{code=\"0\",service=\"web\"} 1",
+            "hotctl_requests_total{code=\"404\",service=\"-\"} 1",
+            "hotctl_request_duration_seconds_count{service=\"web\"} 5",
+            "hotctl_switch_duration_seconds_bucket{service=\"web\",le=\"0.0000025\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use hotctl_config::Timeouts;
 use http::header;
-use http::{Method, StatusCode, Uri};
+use http::{Method, StatusCode};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -175,11 +175,6 @@ impl ProxyHttp for Requests {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        if request.uri.authority().is_some() {
-            // A release is an origin, it gets the path alone; `Host` has the rest.
-            let path = request.uri.path_and_query().cloned();
-            request.set_uri(path.map_or_else(Uri::default, Uri::from));
-        }
         let ip = session.client_addr().and_then(|it| it.as_inet());
         let sender = Sender {
             ip: ip.map(|address| address.ip()),
@@ -300,10 +295,9 @@ impl ProxyHttp for Requests {
         let meter = self.meter(ctx);
         self.metrics
             .request(meter.map(|it| &**it), code, ctx.begun.elapsed());
-        if !session.is_body_done()
-            && let Some(conn) = conn(session)
-        {
-            conn.leave_unread();
+        let whole = session.is_body_done();
+        if let Some(conn) = conn(session) {
+            conn.over(whole);
         }
     }
 

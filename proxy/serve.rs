@@ -105,7 +105,7 @@ impl Proxy {
     pub async fn serve(&self, listener: TcpListener, mut stage: watch::Receiver<Stage>) {
         /// How long a connection may still bring a request after the close began: one that had
         /// requests before, and one that had none yet.
-        const LAST_REQUEST: Duration = Duration::from_millis(100);
+        const LAST_REQUEST: Duration = Duration::from_millis(250);
         const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
         prepare(&listener);

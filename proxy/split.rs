@@ -86,3 +86,42 @@ impl Choice {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use hotctl_config::Slot;
+    use std::num::NonZeroUsize;
+
+    fn pool(release: &str) -> Pool {
+        let address = ([127, 0, 0, 1], 1).into();
+        let release = release.parse().unwrap();
+        Pool::new(release, Slot(1), address, &[], NonZeroUsize::MIN)
+    }
+
+    #[test]
+    fn a_candidate_gets_exactly_its_share_of_the_rolls() {
+        for share in [0, 1, 25, 99, 100] {
+            let split = Split::Live {
+                live: pool("web@1"),
+                candidate: Some((pool("web@2"), Percent::try_from(share).unwrap())),
+            };
+            let choice = split.choice(0);
+            let candidates = (0..100).filter(|&roll| {
+                let ticket = choice.take(roll).unwrap();
+                ticket.release().number == 2
+            });
+            assert_eq!(candidates.count(), usize::from(share));
+        }
+    }
+
+    #[test]
+    fn a_closed_service_says_why() {
+        for why in [Closed::NothingDeployed, Closed::Stopped] {
+            let refused = Split::Closed(why).choice(0).take(0).map(|_| ());
+            assert_eq!(refused, Err(why));
+        }
+    }
+}

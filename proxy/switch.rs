@@ -243,7 +243,11 @@ impl Control {
                 Some(now) => !Arc::ptr_eq(now, service),
                 None => true,
             });
-        self.gone.extend(left);
+        for service in left {
+            // Nobody picks there any more; this lets go of the pools.
+            service.set(Split::Closed(Closed::NothingDeployed));
+            self.gone.push(service);
+        }
         self.gone.retain(|service| service.pools().next().is_some());
     }
 }
@@ -328,4 +332,168 @@ fn home() -> usize {
         static HOME: usize = NEXT.fetch_add(1, Ordering::Relaxed);
     }
     HOME.with(|home| *home)
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use crate::table::Route;
+    use hotctl_config::{ReleaseId, Slot};
+
+    const SHARDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+
+    fn name(service: &str) -> ServiceName {
+        service.parse().unwrap()
+    }
+
+    /// A table with a path for each service.
+    fn table(services: &[&str]) -> Table {
+        Table::new(services.iter().map(|service| Route {
+            service: name(service),
+            hosts: vec![],
+            paths: vec![format!("/{service}").parse().unwrap()],
+        }))
+    }
+
+    fn pool(service: &str, number: u32, ports: &[u16]) -> Pool {
+        let release = ReleaseId {
+            service: name(service),
+            number,
+        };
+        let mut addresses = ports.iter().map(|port| ([127, 0, 0, 1], *port).into());
+        let first = addresses.next().unwrap();
+        let more: Vec<_> = addresses.collect();
+        Pool::new(release, Slot(number), first, &more, SHARDS)
+    }
+
+    fn pick(switch: &Switch, service: &str) -> Result<Ticket, NoRoute> {
+        let path = format!("/{service}");
+        let ask = Ask {
+            host: "any",
+            path: &path,
+            roll: 0,
+        };
+        switch.pick(&ask)
+    }
+
+    #[test]
+    fn a_service_that_stays_keeps_its_split_and_its_tickets() {
+        let switch = Switch::new(SHARDS);
+        switch.publish(table(&["a", "b"]), 1).unwrap();
+        let live = pool("a", 1, &[1]);
+        switch.split(&name("a"), Split::all(live.clone())).unwrap();
+        let ticket = pick(&switch, "a").unwrap();
+        switch.publish(table(&["c", "a"]), 2).unwrap();
+        assert_eq!(pick(&switch, "a").unwrap().release().number, 1);
+        assert_eq!(pick(&switch, "b").unwrap_err(), NoRoute::NoService);
+        let closed = NoRoute::Closed(name("c"), Closed::NothingDeployed);
+        assert_eq!(pick(&switch, "c").unwrap_err(), closed);
+        assert_eq!(live.tickets(), 1);
+        drop(ticket);
+        assert_eq!(live.tickets(), 0);
+    }
+
+    #[test]
+    fn an_older_document_does_not_replace_a_newer_one() {
+        let switch = Switch::new(SHARDS);
+        switch.publish(table(&["a"]), 5).unwrap();
+        for offered in [4, 5] {
+            let stale = Stale {
+                offered,
+                in_force: 5,
+            };
+            assert_eq!(switch.publish(table(&["b"]), offered), Err(stale));
+        }
+        assert_eq!(switch.services(), [name("a")]);
+    }
+
+    #[test]
+    fn a_split_of_a_service_without_routes_is_refused() {
+        let switch = Switch::new(SHARDS);
+        let refused = switch.split(&name("a"), Split::Closed(Closed::Stopped));
+        assert_eq!(refused, Err(UnknownService(name("a"))));
+    }
+
+    #[test]
+    fn pools_are_known_as_long_as_somebody_holds_them() {
+        let switch = Switch::new(SHARDS);
+        switch.publish(table(&["a"]), 1).unwrap();
+        let first = pool("a", 1, &[1]);
+        switch.split(&name("a"), Split::all(first.clone())).unwrap();
+        switch
+            .split(&name("a"), Split::all(pool("a", 2, &[2])))
+            .unwrap();
+        let known = || {
+            let mut numbers: Vec<_> = switch
+                .pools()
+                .iter()
+                .map(|it| it.release().number)
+                .collect();
+            numbers.sort_unstable();
+            numbers
+        };
+        assert_eq!(known(), [1, 2]);
+        // Also when the routes are gone, and it still drains.
+        switch.publish(table(&[]), 2).unwrap();
+        assert_eq!(known(), [1]);
+        drop(first);
+        assert_eq!(known(), [0; 0]);
+    }
+
+    #[test]
+    fn requests_take_the_addresses_of_a_pool_in_turn() {
+        let switch = Switch::new(SHARDS);
+        switch.publish(table(&["a"]), 1).unwrap();
+        let live = pool("a", 1, &[1, 2, 3]);
+        switch.split(&name("a"), Split::all(live)).unwrap();
+        let ports: Vec<_> = (0..6)
+            .map(|_| pick(&switch, "a").unwrap().address().port())
+            .collect();
+        assert_eq!(ports, [1, 2, 3, 1, 2, 3]);
+    }
+
+    #[test]
+    fn no_two_pools_have_the_same_key() {
+        let (one, two) = (pool("a", 1, &[1]), pool("a", 1, &[1]));
+        assert_ne!(one.group_key(), two.group_key());
+        assert_ne!(one.group_key(), 0);
+    }
+
+    /// The model proves it for two threads; here are more, and the real primitives.
+    #[test]
+    fn picks_on_all_cores_are_counted_while_a_service_is_flipped() {
+        use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+        let switch = Switch::new(SHARDS);
+        switch.publish(table(&["a"]), 1).unwrap();
+        let mut live = pool("a", 0, &[1]);
+        switch.split(&name("a"), Split::all(live.clone())).unwrap();
+        let (over, flips) = (AtomicBool::new(false), AtomicU32::new(0));
+        std::thread::scope(|threads| {
+            for _ in 0..4 {
+                threads.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        let returned = flips.load(Ordering::SeqCst);
+                        let ticket = pick(&switch, "a").unwrap();
+                        assert!(ticket.release().number >= returned);
+                    }
+                });
+            }
+            for flip in 1..=2_000 {
+                let next = pool("a", flip, &[1]);
+                switch.split(&name("a"), Split::all(next.clone())).unwrap();
+                flips.store(flip, Ordering::SeqCst);
+                let old = std::mem::replace(&mut live, next);
+                let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+                while std::pin::pin!(old.drained()).poll(&mut cx).is_pending() {
+                    std::thread::yield_now();
+                }
+                assert_eq!(old.tickets(), 0);
+            }
+            over.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(live.tickets(), 0);
+    }
 }

@@ -181,3 +181,134 @@ impl Prefix {
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.text.is_empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn table(routes: &[(&str, &[&str], &[&str])]) -> Table {
+        Table::new(routes.iter().map(|(service, hosts, paths)| Route {
+            service: service.parse().unwrap(),
+            hosts: hosts.iter().map(|it| it.parse().unwrap()).collect(),
+            paths: paths.iter().map(|it| it.parse().unwrap()).collect(),
+        }))
+    }
+
+    fn check(table: &Table, cases: &[(&str, &str, &str)]) {
+        for (host, path, service) in cases {
+            let found = table
+                .find(host, path)
+                .map(|it| table.services()[it].as_str());
+            assert_eq!(found.unwrap_or("-"), *service, "{host} {path}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_host_wins() {
+        let table = table(&[
+            ("any", &[], &[]),
+            ("one", &["example.com"], &[]),
+            ("below", &["*.example.com"], &[]),
+            ("deep", &["*.eu.example.com"], &[]),
+            ("six", &["[::1]"], &[]),
+        ]);
+        check(
+            &table,
+            &[
+                ("example.com", "/", "one"),
+                ("EXAMPLE.com:8080", "/", "one"),
+                ("example.com.", "/", "one"),
+                ("example.com.:80", "/", "one"),
+                ("a.example.com", "/", "below"),
+                ("a.b.example.com", "/", "below"),
+                ("a.eu.Example.com:1", "/", "deep"),
+                ("eu.example.com", "/", "below"),
+                ("notexample.com", "/", "any"),
+                ("", "/", "any"),
+                ("[::1]:80", "/", "six"),
+                ("[::1]", "/", "six"),
+                (".example.com", "/", "below"),
+                (&"a.".repeat(4000), "/", "any"),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_longest_path_wins_at_a_boundary_of_segments() {
+        let table = table(&[
+            ("root", &[], &["/"]),
+            ("api", &[], &["/api"]),
+            ("v2", &[], &["/api/v2"]),
+            ("dash", &[], &["/api-old"]),
+        ]);
+        check(
+            &table,
+            &[
+                ("", "/", "root"),
+                ("", "/apix", "root"),
+                ("", "/api", "api"),
+                ("", "/api/", "api"),
+                ("", "/api/v1", "api"),
+                ("", "/api/v2", "v2"),
+                ("", "/api/v2/x", "v2"),
+                ("", "/api/v20", "api"),
+                ("", "/api-old/x", "dash"),
+                ("", "/api-older", "root"),
+                ("", "*", "root"),
+                ("", "", "root"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_host_whose_paths_do_not_match_passes_the_request_on() {
+        let table = table(&[
+            ("any", &[], &["/"]),
+            ("api", &["example.com"], &["/api"]),
+            ("admin", &["*.com"], &["/admin"]),
+        ]);
+        check(
+            &table,
+            &[
+                ("example.com", "/api", "api"),
+                ("example.com", "/admin", "admin"),
+                ("example.com", "/", "any"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_table_without_a_route_for_it_finds_nothing() {
+        check(&table(&[]), &[("a", "/", "-")]);
+        let table = table(&[("a", &["a.com"], &["/x"])]);
+        check(&table, &[("a.com", "/y", "-"), ("b.com", "/x", "-")]);
+    }
+
+    proptest! {
+        /// Against the rule itself: of all prefixes that match, the longest.
+        #[test]
+        fn lookups_are_those_of_a_plain_search(
+            prefixes in prop::collection::btree_set("(/[ab-]{1,2}){0,3}", 1..12),
+            path in "(/[ab-]{1,3}){0,4}/?",
+        ) {
+            let prefixes: Vec<PathPrefix> = prefixes
+                .iter()
+                .map(|it| if it.is_empty() { "/" } else { it })
+                .map(|it| it.parse().unwrap())
+                .collect();
+            let routes = prefixes.iter().enumerate().map(|(index, prefix)| Route {
+                service: format!("s{index}").parse().unwrap(),
+                hosts: vec![],
+                paths: vec![prefix.clone()],
+            });
+            let table = Table::new(routes);
+            let longest = (0..prefixes.len())
+                .filter(|&index| prefixes[index].matches(&path))
+                .max_by_key(|&index| prefixes[index].as_str().trim_end_matches('/').len());
+            prop_assert_eq!(table.find("", &path), longest);
+        }
+    }
+}

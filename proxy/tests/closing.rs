@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hotctl_proxy::Stage;
 use tokio::net::TcpStream;
 
-use crate::wire::get;
+use crate::wire::{Wire, get};
 use crate::world::{Manners, Upstream, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,11 +58,13 @@ async fn closing_does_not_wait_for_connections_that_ask_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(4));
 }
 
-/// Many clients, each with one request after another, while the proxy stops. What the proxy
-/// answered says so, and what it has not answered was never received: a client that is told to
-/// close, or refused, or closed between two requests, has lost nothing.
+/// Many clients, each with one request after another, while the proxy stops. A client that is told
+/// to close, or refused, has lost nothing. One whose kept connection is closed between two requests
+/// may have sent the next one already, which is the race of HTTP itself (RFC 9112, 9.5): it must be
+/// rare, and such a request must not have reached the release.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_is_lost_when_the_proxy_stops_under_load() {
+    let mut races = 0;
     for _ in 0..20 {
         let upstream = Upstream::start("a", Manners::Kind).await;
         let world = World::start().await;
@@ -71,36 +73,44 @@ async fn no_answer_is_lost_when_the_proxy_stops_under_load() {
         let mut clients = Vec::new();
         for _ in 0..16 {
             clients.push(tokio::spawn(async move {
-                let mut asked = 0;
-                'connections: loop {
-                    let Ok(stream) = TcpStream::connect(address).await else {
-                        return asked;
-                    };
-                    let mut wire = crate::wire::Wire::new(stream);
+                let (mut asked, mut raced) = (0, 0);
+                while let Ok(stream) = TcpStream::connect(address).await {
+                    let mut wire = Wire::new(stream);
+                    let mut before = 0;
                     loop {
-                        let answer = match wire.ask(&get("/")).await {
-                            Ok(answer) => answer,
-                            Err(error) => panic!("after {asked} requests: {error}"),
-                        };
-                        assert_eq!(answer.text(), "a");
-                        asked += 1;
-                        if answer.head.closes() {
-                            continue 'connections;
+                        match wire.ask(&get("/")).await {
+                            Ok(answer) => {
+                                assert_eq!(answer.text(), "a");
+                                asked += 1;
+                                before += 1;
+                                if answer.head.closes() {
+                                    break;
+                                }
+                            }
+                            Err(error) => {
+                                assert!(before > 0, "on a new connection: {error}");
+                                raced += 1;
+                                break;
+                            }
                         }
                     }
                 }
+                (asked, raced)
             }));
         }
         eventually("the load is on", || upstream.heads().len() > 200).await;
         world.stage.send(Stage::Closing).unwrap();
-        let mut asked = 0;
+        let mut answered = 0;
         for client in clients {
-            asked += client.await.unwrap();
+            let (asked, raced) = client.await.unwrap();
+            answered += asked;
+            races += raced;
         }
         world.serving.await.unwrap();
-        assert_eq!(upstream.heads().len(), asked);
+        assert_eq!(upstream.heads().len(), answered);
         assert_eq!(pool.tickets(), 0);
     }
+    assert!(races <= 3, "{races} requests met a closing connection");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,7 +122,13 @@ async fn serving_that_is_dropped_cuts_what_is_left() {
     client.send(get("/events?2000")).await.unwrap();
     client.head().await.unwrap().unwrap();
     world.serving.abort();
-    assert!(client.answer("").await.is_err());
+    let end = loop {
+        match client.chunk().await {
+            Ok(Some(_event)) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "the stream looks complete");
     eventually("its ticket is back", || pool.tickets() == 0).await;
 }
 

@@ -168,11 +168,15 @@ async fn a_target_with_a_host_reaches_the_release_as_a_path() {
     let world = World::start().await;
     world.flip(upstream.address);
     let mut client = world.connect().await;
-    let request = "GET http://example.com/x?y HTTP/1.1\r\nHost: example.com\r\n\r\n";
-    assert_eq!(client.ask(request).await.unwrap().status(), 200);
-    let head = &upstream.heads()[0];
-    assert_eq!(head.second(), "/x?y");
-    assert_eq!(head.get("host"), Some("example.com"));
+    for host in ["Host: example.com\r\n", ""] {
+        let request = format!("GET http://example.com/x?y HTTP/1.1\r\n{host}\r\n");
+        assert_eq!(client.ask(&request).await.unwrap().status(), 200);
+    }
+    for head in upstream.heads() {
+        assert_eq!(head.second(), "/x?y");
+        assert_eq!(head.all("host"), ["example.com"]);
+        assert_eq!(head.get("x-forwarded-host"), Some("example.com"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
