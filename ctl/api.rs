@@ -298,6 +298,17 @@ pub struct ReleaseLine {
     pub role: Option<String>,
 }
 
+/// The query of `DELETE /v1/services/NAME/deployments`; empty = whatever is under way or waits.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct CancelQuery {
+    /// Only the deployment of this number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<u32>,
+    /// Only the order that waits.
+    #[serde(default)]
+    pub waiting: bool,
+}
+
 /// The query of `GET /v1/services/NAME/logs`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct LogsQuery {

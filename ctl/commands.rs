@@ -12,7 +12,7 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{
-    DeployRequest, LogsQuery, Progress, Put, PutQuery, ReleaseLine, Status, UploadKind,
+    CancelQuery, DeployRequest, LogsQuery, Progress, Put, PutQuery, ReleaseLine, Status, UploadKind,
 };
 use crate::cli::{self, Command, LogsOf, Places, Wait};
 use crate::client::{self, Client, Lines};
@@ -166,6 +166,7 @@ async fn follow(
         .map_err(|cause| Fault::failed(format!("signals: {cause}")))?;
     let mut lines = Lines::of(answer);
     let mut flipped = false;
+    let mut number = None;
     loop {
         let line = tokio::select! {
             line = lines.next() => line.map_err(|cause| client.lost(&cause))?,
@@ -173,8 +174,14 @@ async fn follow(
                 match cancel {
                     Some(path) if !flipped => {
                         paper.note("cancelling");
+                        // Only what is ours: what another began goes on.
+                        let ours = CancelQuery {
+                            number,
+                            waiting: number.is_none(),
+                        };
+                        let path = format!("{path}?{}", urlencoded(&ours)?);
                         // Its end comes with the events of the order itself.
-                        drop(client.order(Method::DELETE, path, &()).await?);
+                        drop(client.order(Method::DELETE, &path, &()).await?);
                     }
                     _ => {
                         paper.note("the order goes on; `hotctl status` shows it");
@@ -196,6 +203,7 @@ async fn follow(
         })?;
         paper.print(&progress, &line)?;
         match &progress {
+            Progress::Starting { deployment, .. } => number = Some(*deployment),
             Progress::Flipped { .. } => {
                 flipped = true;
                 if wait == Wait::Live {

@@ -26,11 +26,11 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::api::{
-    DeployRequest, DeploymentStatus, LogsQuery, Progress, Put, PutQuery, Refusal, ReleaseLine,
-    RunningRelease, ServiceStatus, Status, UploadKind,
+    CancelQuery, DeployRequest, DeploymentStatus, LogsQuery, Progress, Put, PutQuery, Refusal,
+    ReleaseLine, RunningRelease, ServiceStatus, Status, UploadKind,
 };
 use crate::follow;
-use crate::service::{Order, Unchanged, Wish};
+use crate::service::{Order, Unchanged, Which, Wish};
 use crate::site::Site;
 use crate::teller::Teller;
 
@@ -233,8 +233,20 @@ async fn restart(house: State<Arc<House>>, service: Path<String>) -> Result<Resp
     order(house.resident(&service)?, Wish::Restart).await
 }
 
-async fn cancel(house: State<Arc<House>>, service: Path<String>) -> Result<Response, Refused> {
-    order(house.resident(&service)?, Wish::Cancel).await
+async fn cancel(
+    house: State<Arc<House>>,
+    service: Path<String>,
+    Query(query): Query<CancelQuery>,
+) -> Result<Response, Refused> {
+    let which = match query {
+        CancelQuery {
+            number: Some(number),
+            ..
+        } => Which::Number(number),
+        CancelQuery { waiting: true, .. } => Which::Waiting,
+        _ => Which::Any,
+    };
+    order(house.resident(&service)?, Wish::Cancel(which)).await
 }
 
 /// Put a wish into the mailbox; what becomes of it is streamed back, a line of JSON an event. The

@@ -48,8 +48,19 @@ pub enum Wish {
     Start,
     /// The same release in fresh processes.
     Restart,
-    /// End what is under way, and forget what waits.
-    Cancel,
+    /// End a deployment.
+    Cancel(Which),
+}
+
+/// Which deployment is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Whatever is under way, and whatever waits.
+    Any,
+    /// The one of this number, if it is under way.
+    Number(u32),
+    /// The one that waits.
+    Waiting,
 }
 
 /// What to do with a deploy of what is live already.
@@ -107,6 +118,7 @@ struct Active {
     driver: JoinHandle<Deployment>,
     /// An operator's word to it. Four may lie unread: a fifth says nothing new.
     events: mpsc::Sender<Event>,
+    number: u32,
     to: hotctl_config::names::ReleaseId,
     slot: Slot,
     tell: Teller,
@@ -139,12 +151,27 @@ impl Desk {
                 )));
                 self.against(order);
             }
-            (Wish::Cancel, Some(active)) => {
+            (Wish::Cancel(which), Some(active)) => {
                 let why = || Why::new(Kind::Cancelled, "cancelled by an operator");
-                active.say(Event::Failed(why()));
-                self.against(order);
-                if let Some(waiting) = self.queue.next() {
+                let under_way = match which {
+                    Which::Any => true,
+                    Which::Number(number) => *number == active.number,
+                    Which::Waiting => false,
+                };
+                if under_way {
+                    active.say(Event::Failed(why()));
+                }
+                if matches!(which, Which::Any | Which::Waiting)
+                    && let Some(waiting) = self.queue.next()
+                {
                     self.refuse(&waiting.tell, why());
+                }
+                if under_way {
+                    self.against(order);
+                } else {
+                    order.tell.tell(Progress::Done {
+                        text: format!("{}: cancelled", self.site.name),
+                    });
                 }
             }
             (Wish::Stop, Some(active)) => {
@@ -257,7 +284,7 @@ impl Desk {
                 (None, None) => self.refuse(&tell, nothing_deployed(&self.site)),
             },
             Wish::Stop => self.stop(&tell).await,
-            Wish::Cancel => tell.tell(Progress::Done {
+            Wish::Cancel(_) => tell.tell(Progress::Done {
                 text: format!("{}: no deployment is under way", self.site.name),
             }),
         }
@@ -276,6 +303,7 @@ impl Desk {
         let (events, heard) = mpsc::channel(4);
         let hands = DeployHands::new(&self.site, &deployment, tell.clone());
         self.active = Some(Active {
+            number: deployment.number,
             slot: deployment.to.slot,
             driver: tokio::spawn(drive(deployment, Arc::new(hands), heard)),
             events,
@@ -286,45 +314,31 @@ impl Desk {
     }
 
     async fn stop(&self, tell: &Teller) {
-        let stopped = self
-            .site
-            .change(Keep::IfWritten, |ledger| {
-                ledger.stop();
-            })
-            .await;
-        if let Err(cause) = stopped {
-            self.refuse(
-                tell,
-                Why::new(
-                    Kind::NotRecorded,
-                    format!("cannot write the state: {cause}"),
-                ),
-            );
-            return;
-        }
-        let ledger = self.site.ledger();
-        let Some(last) = ledger
-            .retiring
-            .last()
-            .copied()
-            .filter(|_| ledger.stopped.is_some())
-        else {
-            let text = if ledger.stopped.is_some() {
-                format!("{} is stopped", self.site.name)
-            } else {
-                format!("{}: nothing is deployed", self.site.name)
+        let before = self.site.ledger();
+        let Some(live) = before.live else {
+            let text = match before.stopped {
+                Some(_) => format!("{} is stopped", self.site.name),
+                None => format!("{}: nothing is deployed", self.site.name),
             };
             tell.tell(Progress::Done { text });
             return;
         };
+        let stopped = self.site.change(Keep::IfWritten, |ledger| {
+            ledger.stop();
+        });
+        if let Err(cause) = stopped.await {
+            let why = format!("cannot write the state: {cause}");
+            self.refuse(tell, Why::new(Kind::NotRecorded, why));
+            return;
+        }
         self.site.publish();
         let (name, tell) = (self.site.name.clone(), tell.clone());
-        self.site.lose(last, move |_| {
+        self.site.lose(live, move |_| {
             tell.tell(Progress::Done {
                 text: format!("{name} is stopped"),
             });
         });
-        self.site.retire(last);
+        self.site.retire(live);
         info!(service = %self.site.name, "stopped by an operator");
     }
 
@@ -348,7 +362,6 @@ impl Desk {
                 if let Some(old) = deployment.from {
                     self.site.retire(old);
                 }
-                self.site.prune().await;
             }
             Some(why) => {
                 warn!(%release, reason = %why.kind, %why, "deployment failed");
@@ -360,6 +373,7 @@ impl Desk {
                 });
             }
         }
+        self.site.prune().await;
         let mut again = Vec::new();
         for order in active.against {
             match (&order.wish, failed.is_some()) {

@@ -31,6 +31,12 @@ impl Site {
     pub fn lose(self: &Arc<Self>, at: Placement, then: impl FnOnce(Drained) + Send + 'static) {
         let mut inner = self.inner();
         let Some(running) = inner.slots.get_mut(&at.slot) else {
+            // It did not run: there is nothing to wait for.
+            drop(inner);
+            then(Drained {
+                took: Duration::ZERO,
+                open: 0,
+            });
             return;
         };
         let (tell, over) = watch::channel(false);
@@ -109,7 +115,11 @@ impl Site {
             let stopped = process.stop(self.config.stop_timeout).await;
             info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
         }
-        self.inner().slots.remove(&at.slot);
+        let removed = self.inner().slots.remove(&at.slot);
+        if let Some(removed) = removed {
+            // The same as above, but where it was being started again in that instant.
+            removed.process.stop(self.config.stop_timeout).await;
+        }
         let gone = self
             .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
             .await;
