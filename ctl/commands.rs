@@ -2,6 +2,7 @@
 //! `daemon`.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use hotctl_config::names::ServiceName;
@@ -102,11 +103,14 @@ async fn answer(places: &Places, command: &Command) -> Result<(), Fault> {
 
 fn read(path: &Path) -> Result<Packed, Fault> {
     pack::pack(path).map_err(|refused| {
-        // A path that is not there is a slip of the hand; what is there and no release has failed.
-        let fault = if path.exists() {
-            Fault::failed(refused.text)
-        } else {
+        // A path that cannot be run at all is a slip of the hand; what is no release has failed.
+        let slip = std::fs::metadata(path).map_or(true, |meta| {
+            meta.is_file() && meta.permissions().mode() & 0o111 == 0
+        });
+        let fault = if slip {
             Fault::config(refused.text)
+        } else {
+            Fault::failed(refused.text)
         };
         Fault {
             hint: refused.hint,

@@ -77,7 +77,7 @@ impl Site {
             .map_or(0, |r| r.pool.tickets())
     }
 
-    /// The log files of a release, the newest slot last; those of every release without a number.
+    /// The log files of a release, the newest slot last.
     pub fn logs_of(&self, release: u32) -> Vec<PathBuf> {
         let folder = self.means.state.service(&self.name).join("logs");
         let prefix = format!("{release}.");
@@ -87,15 +87,14 @@ impl Site {
             .flatten()
             .filter_map(|entry| {
                 let name = entry.file_name().into_string().ok()?;
-                let slot = name
-                    .strip_prefix(&prefix)?
-                    .strip_suffix(".log")?
-                    .parse()
-                    .ok()?;
-                Some((slot, entry.path()))
+                // In the moment in which a full file is put aside, only that one is there.
+                let name = name.strip_suffix(".1").unwrap_or(&name);
+                let slot = name.strip_prefix(&prefix)?.strip_suffix(".log")?;
+                Some((slot.parse().ok()?, folder.join(name)))
             })
             .collect();
         found.sort();
+        found.dedup();
         found.into_iter().map(|(_, path)| path).collect()
     }
 }
