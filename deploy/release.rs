@@ -1,18 +1,20 @@
 //! The store of immutable releases: content by its digest, taken whole or not at all, never run
 //! where it came from, never linked to it.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
 use hotctl_config::names::Digest;
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 use crate::pieces::{PieceReader, pieces};
 use crate::refused::Refused;
@@ -23,12 +25,30 @@ const UPLOAD: &str = ".upload-";
 /// Content that nobody deployed is kept so long: the order may be on its way.
 const UNUSED: Duration = Duration::from_secs(3600);
 
+/// What is removed is renamed to this first, so that a half is never taken for a whole.
+const GONE: &str = ".gone-";
+
 /// A store in a folder of its own.
 #[derive(Debug)]
 pub struct Store {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
     root: PathBuf,
-    /// What is known to be on the disk since this daemon started.
-    durable: Mutex<HashSet<Digest>>,
+    /// What was taken since this daemon started, and what was asked to be durable.
+    known: Mutex<HashMap<Digest, Known>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    /// When it was last uploaded.
+    taken: Instant,
+    /// Whether a deployment relies on it, or did: no order for it is on its way any more.
+    deployed: bool,
+    /// Set once it is on the disk; whoever wants it to be waits for the one that is at it.
+    durable: Arc<OnceCell<()>>,
 }
 
 /// What is uploaded.
@@ -86,19 +106,21 @@ impl Store {
         fs::create_dir_all(&root)?;
         for entry in fs::read_dir(&root)? {
             let entry = entry?;
-            let half = entry.file_name().to_string_lossy().starts_with(UPLOAD);
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let half = name.starts_with(UPLOAD) || name.starts_with(GONE);
             // Not marked as being on the disk: after a power cut it may be anything.
             if half || !entry.path().join("durable").exists() {
                 remove(&entry.path())?;
             }
         }
+        let known = Mutex::default();
         Ok(Self {
-            root,
-            durable: Mutex::default(),
+            inner: Arc::new(Inner { root, known }),
         })
     }
 
-    /// Take content. What is there already is not written again.
+    /// Take content. What is there already is not written again. Returns when it can be run; its way
+    /// to the disk has then begun, and is waited for with [`Store::durable`].
     ///
     /// # Errors
     /// If it breaks off, cannot be stored, or is not what can be run.
@@ -108,8 +130,8 @@ impl Store {
         body: impl Stream<Item = io::Result<Bytes>> + Send + Unpin,
     ) -> Result<Digest, Refused> {
         let (mut writer, reader) = pieces();
-        let root = self.root.clone();
-        let taking = tokio::task::spawn_blocking(move || take(&root, upload, reader));
+        let inner = self.inner.clone();
+        let taking = tokio::task::spawn_blocking(move || take(&inner, upload, reader));
         let mut body = body;
         let fed = loop {
             match body.next().await {
@@ -130,9 +152,15 @@ impl Store {
             Ok(()) => drop(writer.finish()),
             Err(cause) => writer.fail(cause),
         }
-        taking
-            .await
-            .unwrap_or_else(|cause| Err(Refused::new(format!("cannot store the release: {cause}"))))
+        let (digest, rest) = taking.await.unwrap_or_else(|cause| {
+            Err(Refused::new(format!("cannot store the release: {cause}")))
+        })?;
+        // Tens of thousands of files, perhaps, and nobody needs to wait for that.
+        tokio::task::spawn_blocking(move || drop(rest));
+        // While the app starts. It ends by itself, and whether it went well is asked later.
+        let inner = self.inner.clone();
+        tokio::spawn(async move { inner.sync(&digest).await });
+        Ok(digest)
     }
 
     /// Wait until the content is on the disk, so that it survives a power cut. Await it before a
@@ -141,24 +169,13 @@ impl Store {
     /// # Errors
     /// If it cannot be written.
     pub async fn durable(&self, digest: &Digest) -> io::Result<()> {
-        if self.known(digest) {
-            return Ok(());
-        }
-        let folder = self.folder(digest);
-        let root = self.root.clone();
-        tokio::task::spawn_blocking(move || make_durable(&root, &folder))
-            .await
-            .unwrap_or_else(|cause| Err(io::Error::other(cause)))?;
-        self.durable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(*digest);
-        Ok(())
+        self.inner.know(digest, |known| known.deployed = true);
+        self.inner.sync(digest).await
     }
 
     /// What is stored under a digest.
     pub fn get(&self, digest: &Digest) -> Option<Stored> {
-        let folder = self.folder(digest);
+        let folder = self.inner.folder(digest);
         let about: About =
             serde_json::from_slice(&fs::read(folder.join("about.json")).ok()?).ok()?;
         let content = folder.join("content");
@@ -175,36 +192,72 @@ impl Store {
         })
     }
 
-    /// Remove what is not among `used`. What was just uploaded stays for a while.
+    /// Remove what is not among `used`. What was just uploaded stays for a while: an order for it may
+    /// be on its way.
     ///
     /// # Errors
     /// The first that could not be removed.
     pub fn sweep(&self, used: &[Digest]) -> io::Result<()> {
         let mut result = Ok(());
-        for entry in fs::read_dir(&self.root)? {
+        for entry in fs::read_dir(&self.inner.root)? {
             let entry = entry?;
             let name = entry.file_name();
             let Some(digest) = name.to_str().and_then(|name| name.parse::<Digest>().ok()) else {
                 continue;
             };
+            if used.contains(&digest) {
+                continue;
+            }
             let age = entry
                 .metadata()
                 .and_then(|meta| meta.modified())
                 .map(|at| SystemTime::now().duration_since(at).unwrap_or_default());
-            let known = self.known(&digest);
-            // Deployed once, so that no order for it is on its way; or old.
-            if !used.contains(&digest) && (known || age.is_ok_and(|age| age > UNUSED)) {
-                result = result.and(remove(&entry.path()));
+            let gone = self.inner.root.join(format!("{GONE}{digest}"));
+            {
+                // Under the lock, so that an upload of the same finds it either there or not.
+                let mut all = self.inner.known();
+                let unused = match all.get(&digest) {
+                    Some(known) => known.deployed || known.taken.elapsed() > UNUSED,
+                    None => age.is_ok_and(|age| age > UNUSED),
+                };
+                if !unused {
+                    continue;
+                }
+                if let Err(cause) = fs::rename(entry.path(), &gone) {
+                    result = result.and(Err(cause));
+                    continue;
+                }
+                all.remove(&digest);
             }
+            result = result.and(remove(&gone));
         }
         result
     }
+}
 
-    fn known(&self, digest: &Digest) -> bool {
-        self.durable
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(digest)
+impl Inner {
+    async fn sync(&self, digest: &Digest) -> io::Result<()> {
+        let durable = self.know(digest, |known| known.durable.clone());
+        let work = || async {
+            let (root, folder) = (self.root.clone(), self.folder(digest));
+            tokio::task::spawn_blocking(move || make_durable(&root, &folder))
+                .await
+                .unwrap_or_else(|cause| Err(io::Error::other(cause)))
+        };
+        durable.get_or_try_init(work).await.copied()
+    }
+
+    fn know<T>(&self, digest: &Digest, act: impl FnOnce(&mut Known) -> T) -> T {
+        let mut all = self.known();
+        act(all.entry(*digest).or_insert_with(|| Known {
+            taken: Instant::now(),
+            deployed: false,
+            durable: Arc::default(),
+        }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn folder(&self, digest: &Digest) -> PathBuf {
@@ -252,11 +305,16 @@ impl Stored {
     }
 }
 
-fn take(root: &Path, upload: Upload, mut reader: PieceReader) -> Result<Digest, Refused> {
+/// Take an upload. What it was gathered in comes back if it is not needed, to be removed.
+fn take(
+    store: &Inner,
+    upload: Upload,
+    mut reader: PieceReader,
+) -> Result<(Digest, Option<TempDir>), Refused> {
     let failed = |cause: io::Error| Refused::new(format!("cannot store the release: {cause}"));
     let temp = tempfile::Builder::new()
         .prefix(UPLOAD)
-        .tempdir_in(root)
+        .tempdir_in(&store.root)
         .map_err(failed)?;
     let content = temp.path().join("content");
     fs::create_dir(&content).map_err(failed)?;
@@ -272,9 +330,15 @@ fn take(root: &Path, upload: Upload, mut reader: PieceReader) -> Result<Digest, 
             (Digest::from_bytes(*unpacked.digest.as_bytes()), about)
         }
     };
-    let place = root.join(digest.to_string());
-    if place.exists() {
-        return Ok(digest);
+    let place = store.folder(&digest);
+    // A sweep sees that it was just taken, or was here before; then it is not there any more.
+    let there = store.know(&digest, |known| {
+        known.taken = Instant::now();
+        known.deployed = false;
+        place.exists()
+    });
+    if there {
+        return Ok((digest, Some(temp)));
     }
     let text = serde_json::to_vec(&about).map_err(|cause| failed(cause.into()))?;
     fs::write(temp.path().join("about.json"), text).map_err(failed)?;
@@ -282,10 +346,10 @@ fn take(root: &Path, upload: Upload, mut reader: PieceReader) -> Result<Digest, 
         Ok(()) => {
             // It is in its place: nothing to clean up.
             let _ = temp.keep();
-            Ok(digest)
+            Ok((digest, None))
         }
         // Another upload of the same content was quicker.
-        Err(_) if place.exists() => Ok(digest),
+        Err(_) if place.exists() => Ok((digest, Some(temp))),
         Err(cause) => Err(failed(cause)),
     }
 }

@@ -111,7 +111,7 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     let upload = Upload::File { name: "app".into() };
     let refused = store.put(upload, stream::iter(parts)).await.unwrap_err();
     assert!(refused.text.contains("the line is cut"), "{refused}");
-    assert_eq!(fs::read_dir(&store.root).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&store.inner.root).unwrap().count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,11 +133,14 @@ async fn what_is_not_known_to_be_on_the_disk_is_gone_after_a_restart() {
     store.durable(&kept).await.unwrap();
     script(&path, "#!/bin/sh\necho 2\n");
     let lost = put(&store, &path).await.unwrap();
-    fs::create_dir(store.root.join(".upload-half")).unwrap();
-    let again = Store::open(&store.root).unwrap();
+    store.durable(&lost).await.unwrap();
+    // As after a power cut that came before.
+    fs::remove_file(store.inner.folder(&lost).join("durable")).unwrap();
+    fs::create_dir(store.inner.root.join(".upload-half")).unwrap();
+    let again = Store::open(&store.inner.root).unwrap();
     assert!(again.get(&kept).is_some());
     assert!(again.get(&lost).is_none());
-    assert_eq!(fs::read_dir(&store.root).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(&store.inner.root).unwrap().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,6 +161,66 @@ async fn what_is_not_used_is_swept_and_a_fresh_upload_is_not() {
         store.get(&digests[2]).is_some(),
         "its order may be on its way"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_swept_and_comes_again_is_brought_to_the_disk_again() {
+    let (folder, store) = store();
+    let path = folder.path().join("app");
+    script(&path, "#!/bin/sh\n");
+    let digest = put(&store, &path).await.unwrap();
+    let marker = store.inner.folder(&digest).join("durable");
+    store.durable(&digest).await.unwrap();
+    assert!(marker.exists());
+    store.sweep(&[]).unwrap();
+    assert!(!marker.exists());
+    assert_eq!(put(&store, &path).await.unwrap(), digest);
+    // Uploaded again, so that an order for it may be on its way, though it was deployed before.
+    store.sweep(&[]).unwrap();
+    let (one, two) = tokio::join!(store.durable(&digest), store.durable(&digest));
+    assert!(one.is_ok() && two.is_ok() && marker.exists());
+    assert!(store.durable(&Digest::from_bytes([7; 32])).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_content_uploaded_twice_at_once_is_stored_once() {
+    let (folder, store) = store();
+    let path = folder.path().join("app");
+    script(&path, "#!/bin/sh\n");
+    let (one, two) = tokio::join!(put(&store, &path), put(&store, &path));
+    assert_eq!(one.unwrap(), two.unwrap());
+    let count = || fs::read_dir(&store.inner.root).unwrap().count();
+    crate::testing::eventually(|| count() == 1).await;
+}
+
+/// Not a promise but a measure; run it alone, in a release build.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn how_long_a_big_folder_takes() {
+    let (folder, store) = store();
+    let web = folder.path().join("web");
+    for group in 0..400 {
+        let group = web.join(format!("node_modules/package-{group}"));
+        fs::create_dir_all(&group).unwrap();
+        for file in 0..100 {
+            fs::write(group.join(format!("{file}.js")), [b'x'; 2000]).unwrap();
+        }
+    }
+    for round in ["new", "there already"] {
+        let began = Instant::now();
+        let mut packed = pack::pack(&web).unwrap();
+        let pieces = std::iter::from_fn(|| {
+            let mut piece = vec![0; 64 * 1024];
+            let length = packed.reader.read(&mut piece).unwrap();
+            piece.truncate(length);
+            (length > 0).then(|| Ok(Bytes::from(piece)))
+        });
+        let upload = Upload::Folder;
+        let digest = store.put(upload, stream::iter(pieces)).await.unwrap();
+        let put = began.elapsed();
+        store.durable(&digest).await.unwrap();
+        println!("{round}: put {put:?}, durable after {:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
