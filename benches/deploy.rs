@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use report::{Report, flag};
 use serde_json::Value;
-use support::http::{Client, Trouble, run_on, runtime};
+use support::http::{run_on, runtime};
 use support::status::Summary;
+use support::websocket::WebSocket;
 use support::{Daemon, eventually, sample};
 
 const SIZE: u64 = 10_000_000;
@@ -64,7 +65,8 @@ fn file(report: &mut Report, deploys: u64) {
         free.push(deployed);
 
         // A drain that lasts, and a deploy meanwhile.
-        let socket = websocket(&daemon);
+        let runtime = runtime();
+        let socket = run_on(&runtime, WebSocket::connect(daemon.listen()));
         let path = release(&format!("drains-{number}"));
         deploy(&daemon, &path, &[], Until::Live);
         settled(&daemon, 2);
@@ -193,21 +195,6 @@ fn deploy(daemon: &Daemon, path: &Path, args: &[&str], until: Until) -> Deployed
         command_to_flip: deployed.expect("a flip"),
         summary,
     }
-}
-
-/// Open a WebSocket; it stays open as long as it is held.
-fn websocket(daemon: &Daemon) -> (tokio::runtime::Runtime, Client) {
-    let runtime = runtime();
-    let request = b"GET /ws HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-                    sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    let client = run_on(&runtime, async {
-        let mut client = Client::connect(daemon.listen()).await?;
-        client.send(request).await?;
-        let head = client.any_head().await?;
-        assert_eq!(head.status, 101, "{head:?}");
-        Ok::<_, Trouble>(client)
-    });
-    (runtime, client.expect("a WebSocket"))
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -3,15 +3,11 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use crate::support::http::{self, Client, Trouble, Upload, run_on};
 use crate::support::load::Plan;
+use crate::support::websocket::WebSocket;
 use crate::support::{Class, Daemon, Load, eventually};
 
 /// As many releases may drain without the oldest being cut when one more is retired.
@@ -179,43 +175,22 @@ fn a_download_in_flight_survives_the_flip() {
     assert_eq!(body.len(), BYTES);
 }
 
-/// A WebSocket that is open.
+/// A WebSocket that is open, on a runtime of its own.
 struct Socket {
     runtime: Runtime,
-    stream: WebSocketStream<TcpStream>,
-    version: String,
+    socket: WebSocket,
 }
 
 impl Socket {
     fn open(daemon: &Daemon) -> Self {
         let runtime = http::runtime();
-        let request = "GET /ws HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\n\
-                       upgrade: websocket\r\nsec-websocket-version: 13\r\n\
-                       sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        let (stream, version) = run_on(&runtime, async {
-            let mut client = Client::connect(daemon.listen()).await.unwrap();
-            client.send(request.as_bytes()).await.unwrap();
-            let head = client.any_head().await.unwrap();
-            assert_eq!(head.status, 101, "{head:?}");
-            let (stream, read) = client.into_stream();
-            let stream =
-                WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Client, None);
-            (stream.await, head.version().to_string())
-        });
-        Self {
-            runtime,
-            stream,
-            version,
-        }
+        let socket = run_on(&runtime, WebSocket::connect(daemon.listen()));
+        Self { runtime, socket }
     }
 
     /// Whether a message still comes back.
     fn echoes(&mut self) -> bool {
-        run_on(&self.runtime, async {
-            let sent = self.stream.send(Message::text("still there?")).await;
-            let got = self.stream.next().await;
-            sent.is_ok() && matches!(got, Some(Ok(got)) if got == Message::text("still there?"))
-        })
+        run_on(&self.runtime, self.socket.echo("still there?")).is_ok()
     }
 }
 
@@ -224,7 +199,7 @@ fn a_websocket_stays_with_its_release_and_no_deploy_waits_for_it() {
     let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain_timeout = \"1h\"");
     let first = daemon.deploy("v1", &[]);
     let mut socket = Socket::open(&daemon);
-    assert_eq!(socket.version, "v1");
+    assert_eq!(socket.socket.version, "v1");
     let began = Instant::now();
     for version in ["v2", "v3", "v4"] {
         daemon.deploy(version, &[]);
@@ -275,7 +250,7 @@ fn several_releases_may_drain_but_not_any_number_of_them() {
     }
     eventually("the oldest is cut", || !sockets[0].echoes());
     for socket in &mut sockets[1..] {
-        assert!(socket.echoes(), "{} was cut, too", socket.version);
+        assert!(socket.echoes(), "{} was cut, too", socket.socket.version);
     }
     assert_eq!(daemon.metric("hotctl_drain_cut_total", &["web"]), 1.0);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::http::{self, Answer, Client, Trouble, Upload};
 use crate::support::load::Plan;
+use crate::support::websocket::WebSocket;
 use crate::support::{Class, Daemon, eventually};
 
 const SEVERAL: &str = r#"
@@ -253,6 +254,40 @@ fn several_requests_sent_at_once_are_answered_in_order() {
         Ok(answers)
     });
     assert_eq!(answers.unwrap(), ["slow\n", "v1\n", "ok\n"]);
+}
+
+#[test]
+fn a_websocket_is_open_both_ways_once_its_handshake_is_answered() {
+    let daemon = Daemon::of_web("");
+    daemon.deploy("v1", &[]);
+    let listen = daemon.listen();
+    // Again and again, with a busy machine: in pingora the answer can overtake the end of the
+    // request (cloudflare/pingora#946), and the client's first words were lost then.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let cut = runtime.block_on(async {
+        let clients = (0..16).map(|_| {
+            tokio::spawn(async move {
+                let mut cut = Vec::new();
+                for _ in 0..250 {
+                    let mut socket = WebSocket::connect(listen).await;
+                    cut.extend(socket.echo("hello").await.err());
+                    socket.close().await;
+                }
+                cut
+            })
+        });
+        let mut cut = Vec::new();
+        for client in clients.collect::<Vec<_>>() {
+            cut.extend(client.await.unwrap());
+        }
+        cut
+    });
+    assert!(
+        cut.is_empty(),
+        "{} of 4000, the first: {:?}",
+        cut.len(),
+        cut[0]
+    );
 }
 
 #[test]

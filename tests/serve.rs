@@ -45,16 +45,16 @@ fn a_wrong_configuration_is_told_with_file_line_field_value_reason_and_remedy() 
     refused(&format!("{start}tls = \"cert.pem\"\n[service.web]\n")).says("not yet supported");
     refused(&format!("{start}[service.web]\nkeep_releases = 0\n")).says("keep_releases");
     refused(&format!("{start}[service.web]\n[service.shop]\n"))
-        .says("service.shop")
-        .says("web");
+        .says("shop")
+        .says("service.web");
     refused("[service.web]\n").says("listen");
     refused("[[listen\n").says("hotctl.toml:1");
     // All that is wrong at once.
     refused(&format!(
-        "{start}ports = \"x\"\n[service.web]\nkeep_warm = \"y\"\n"
+        "ports = \"x\"\n{start}[service.web]\nkeep_warm = \"y\"\n"
     ))
-    .says("\"x\"")
-    .says("\"y\"");
+    .says("hotctl.toml:1: ports: \"x\"")
+    .says("hotctl.toml:5: service.web.keep_warm: \"y\"");
 }
 
 #[test]

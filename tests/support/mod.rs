@@ -13,6 +13,7 @@ pub mod outcomes;
 pub mod program;
 pub mod sample;
 pub mod status;
+pub mod websocket;
 
 pub use daemon::Daemon;
 pub use eventually::{eventually, eventually_some};

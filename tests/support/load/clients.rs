@@ -5,14 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::super::http::{Answer, Client, Head, Trouble};
 use super::super::outcomes::Timed;
+use super::super::websocket::{NotOpen, WebSocket};
 use super::{Class, Failed, Failure, Shared, Tally, Times};
 
 /// How long the slow ones take.
@@ -228,52 +224,22 @@ impl Worker {
         Ok(())
     }
 
-    async fn messages(&self, mut client: Client, said: usize) -> Result<(), Failed> {
-        const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
-        let more = format!(
-            "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
-             sec-websocket-key: {KEY}\r\n"
-        );
-        client
-            .send(self.request("GET /ws ", &more).as_bytes())
-            .await?;
-        let head = client.any_head().await?;
-        let accepted = head.header("sec-websocket-accept");
-        if head.status != 101 || accepted != Some(&derive_accept_key(KEY.as_bytes())) {
-            return Err(unexpected(&head, &client.body().await.unwrap_or_default()));
-        }
-        self.shared.check(head.version(), said)?;
-        let (stream, read) = client.into_stream();
-        let mut socket =
-            WebSocketStream::from_partially_read(stream, read.to_vec(), Role::Client, None).await;
+    async fn messages(&self, client: Client, said: usize) -> Result<(), Failed> {
+        let mut socket = match WebSocket::open(client, &self.shared.plan.host).await {
+            Ok(socket) => socket,
+            Err(NotOpen::Failed(failed)) => return Err(failed),
+            Err(NotOpen::Refused(head, mut client)) => {
+                return Err(unexpected(&head, &client.body().await.unwrap_or_default()));
+            }
+        };
+        self.shared.check(&socket.version, said)?;
         let mut beat = tokio::time::interval(BEAT);
         for number in 0..BEATS {
             beat.tick().await;
-            let message = Message::text(format!("{} {number}", head.version()));
-            let sent = socket.send(message.clone()).await;
-            let got = match sent {
-                Ok(()) => socket.next().await,
-                Err(e) => Some(Err(e)),
-            };
-            match got {
-                Some(Ok(got)) if got == message => {}
-                Some(Ok(got)) => {
-                    let about = format!("message {number} to {}: {got:?}", head.version());
-                    return Err(Failed(Failure::WrongBody, about));
-                }
-                Some(Err(e)) => {
-                    let about = format!("message {number} to {}: {e}", head.version());
-                    return Err(Failed(Failure::Reset, about));
-                }
-                None => {
-                    let about = format!("before message {number} to {}", head.version());
-                    return Err(Failed(Failure::ClosedEarly, about));
-                }
-            }
+            socket.echo(&format!("message {number}")).await?;
         }
         // What was said has been answered; the farewell is not part of it.
-        let _ = socket.close(None).await;
-        while let Some(Ok(_)) = socket.next().await {}
+        socket.close().await;
         Ok(())
     }
 
