@@ -34,11 +34,18 @@ impl Client {
             Some(socket) => vec![socket.clone()],
             None => Whereabouts::here().sockets(),
         };
+        let own = rustix::process::geteuid().as_raw();
         let mut causes = Vec::new();
         for socket in &tried {
             places::check_socket_path(socket)?;
             match tokio::net::UnixStream::connect(socket).await {
-                Ok(_) => return Self::at(socket),
+                // A socket of somebody else, in a place that anybody could have taken, would be
+                // given what we upload.
+                Ok(stream) => match stream.peer_cred().map(|peer| peer.uid()) {
+                    Ok(uid) if uid == own || uid == 0 || own == 0 => return Self::at(socket),
+                    Ok(uid) => causes.push(format!("{}: belongs to user {uid}", socket.display())),
+                    Err(cause) => causes.push(format!("{}: {cause}", socket.display())),
+                },
                 Err(cause) => causes.push(format!("{}: {}", socket.display(), brief(&cause))),
             }
         }

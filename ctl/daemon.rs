@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -116,7 +116,7 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
         Admin::At(address) => Some(bind(address, "admin")?),
         Admin::Off => None,
     };
-    let (socket, control) = Socket::bind(&socket)?;
+    let (socket, control) = Socket::bind(&socket, places.socket.is_some())?;
     let registry = Registry::new();
     let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
     let switch = Arc::new(Switch::new(threads));
@@ -349,18 +349,19 @@ struct Socket {
 }
 
 impl Socket {
-    fn bind(path: &Path) -> Result<(Self, UnixListener), Fault> {
+    fn bind(path: &Path, named: bool) -> Result<(Self, UnixListener), Fault> {
         let path = absolute(path)?;
         let fault = |cause: io::Error| {
             Fault::config(format!("socket {}: {}", path.display(), reason(&cause)))
                 .hint("choose another with --socket")
         };
         if let Some(folder) = path.parent() {
-            // A folder that is there may be shared on purpose; one of our making is private.
-            if !folder.exists() || folder.ends_with("hotctl") {
+            // A folder that was named and is there may be shared on purpose.
+            if named && folder.exists() {
+                check_private(folder)?;
+            } else {
                 places::private_folder(folder, "socket")?;
             }
-            check_private(folder)?;
         }
         let mut lock_path = path.clone().into_os_string();
         lock_path.push(".lock");
@@ -399,16 +400,27 @@ impl Socket {
 
 /// A control socket in a folder that others can write to could be replaced under us.
 fn check_private(folder: &Path) -> Result<(), Fault> {
-    let mode = std::fs::metadata(folder).map_or(0, |meta| meta.permissions().mode());
-    if mode & 0o022 == 0 {
-        return Ok(());
+    let own = rustix::process::geteuid().as_raw();
+    let fault = |text: String| {
+        Fault::config(format!("socket folder {}: {text}", folder.display())).hint(
+            "name a socket in a folder of your own; one that is not there yet is made private",
+        )
+    };
+    let meta = std::fs::metadata(folder).map_err(|cause| fault(cause.to_string()))?;
+    if meta.uid() != own && meta.uid() != 0 {
+        return Err(fault(format!(
+            "belongs to user {}, not to user {own}",
+            meta.uid()
+        )));
     }
-    Err(Fault::config(format!(
-        "socket folder {}: others can write to it (mode {:o})",
-        folder.display(),
-        mode & 0o7777
-    ))
-    .hint("name a socket in a folder of your own; one that is not there yet is made private"))
+    let mode = meta.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(fault(format!(
+            "others can write to it (mode {:o})",
+            mode & 0o7777
+        )));
+    }
+    Ok(())
 }
 
 impl Drop for Socket {
