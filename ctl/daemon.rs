@@ -294,6 +294,7 @@ async fn start_live(site: &Arc<Site>) {
         Err(why) => {
             let hint = why.hint.as_deref().unwrap_or_default();
             warn!(%release, %why, hint, "cannot start the live release again");
+            site.publish();
         }
     }
 }

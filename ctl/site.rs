@@ -305,14 +305,13 @@ impl Site {
                 candidate: pool(candidate).map(|pool| (pool, weight)),
             }),
         };
-        match split {
-            Some(split) => {
-                if let Err(unknown) = self.means.switch.split(&self.name, split) {
-                    error!(service = %self.name, %unknown, "the routes do not know this service");
-                }
-            }
-            // Never publish a pool that is not there: what serves goes on serving.
-            None => error!(service = %self.name, ?traffic, "what should serve does not run"),
+        let split = split.unwrap_or_else(|| {
+            // Only where it could not be started when the daemon was.
+            error!(service = %self.name, ?traffic, "what should serve does not run");
+            Split::Closed(Closed::NotRunning)
+        });
+        if let Err(unknown) = self.means.switch.split(&self.name, split) {
+            error!(service = %self.name, %unknown, "the routes do not know this service");
         }
     }
 

@@ -15,6 +15,7 @@ pub(crate) enum Refusal {
     NoRoute,
     NothingDeployed,
     Stopped,
+    NotRunning,
     ConnectFailed,
     ConnectTimeout,
     UpstreamClosed,
@@ -30,6 +31,7 @@ impl From<Closed> for Refusal {
         match closed {
             Closed::NothingDeployed => Self::NothingDeployed,
             Closed::Stopped => Self::Stopped,
+            Closed::NotRunning => Self::NotRunning,
         }
     }
 }
@@ -45,6 +47,7 @@ impl Refusal {
                 "Nothing has been deployed for this service yet.",
             ),
             Self::Stopped => (503, "stopped", "This service is stopped."),
+            Self::NotRunning => (503, "not_running", "This service could not be started."),
             Self::ConnectFailed => (502, "connect_failed", "The service cannot be reached."),
             Self::ConnectTimeout => (
                 504,

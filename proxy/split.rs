@@ -62,6 +62,8 @@ pub enum Closed {
     NothingDeployed,
     /// An operator stopped it.
     Stopped,
+    /// It has a live release, which could not be started.
+    NotRunning,
 }
 
 /// A split as one shard sees it: the seats of that shard.
@@ -119,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_closed_service_says_why() {
-        for why in [Closed::NothingDeployed, Closed::Stopped] {
+        for why in [Closed::NothingDeployed, Closed::Stopped, Closed::NotRunning] {
             let refused = Split::Closed(why).choice(0).take(0).map(|_| ());
             assert_eq!(refused, Err(why));
         }
