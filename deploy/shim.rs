@@ -5,6 +5,7 @@
 //! It is a subreaper: whatever the app starts, by whatever double fork or new session, becomes its
 //! child in the end. So "no child left" is not a guess but what the kernel answers.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -364,8 +365,8 @@ impl Keeper {
             return false;
         }
         // Stopped first, in rounds, until nobody new is found: what is stopped cannot fork.
-        let mut stopped = std::collections::BTreeSet::new();
-        loop {
+        let mut stopped = BTreeSet::new();
+        while since.elapsed() < KILL_LIMIT {
             let more = tree::signal(self.own, Signal::STOP, |pid| !stopped.contains(&pid));
             if more.is_empty() {
                 break;
