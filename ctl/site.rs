@@ -143,6 +143,7 @@ impl Site {
         }
         let store = Store::open(folder.join("releases")).map_err(fault)?;
         means.metrics.prepare(name);
+        means.traffic.prepare(name);
         let site = Arc::new(Self {
             name: name.clone(),
             config: config.clone(),

@@ -37,6 +37,14 @@ impl From<Closed> for Refusal {
 }
 
 impl Refusal {
+    /// Those that a release can cause.
+    pub(crate) const OF_RELEASES: [Self; 4] = [
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::UpstreamClosed,
+        Self::UpstreamInvalid,
+    ];
+
     /// Status, reason, and a sentence for people.
     fn parts(self) -> (u16, &'static str, &'static str) {
         match self {

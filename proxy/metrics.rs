@@ -16,6 +16,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
+use crate::answer::Refusal;
 use crate::switch::Switch;
 
 /// All metrics of the proxy.
@@ -113,6 +114,18 @@ impl Metrics {
         *locked(&self.in_flight.switch) = Arc::downgrade(switch);
     }
 
+    /// Lets the series of a service exist before their first event, so that an increase can be seen.
+    pub fn prepare(&self, service: &ServiceName) {
+        self.meter(service);
+        for refusal in Refusal::OF_RELEASES {
+            let labels = [service.as_str(), refusal.reason()];
+            self.upstream_errors.with_label_values(&labels);
+            self.switch_errors.with_label_values(&labels);
+        }
+        self.switch_errors
+            .with_label_values(&[service.as_str(), "cut"]);
+    }
+
     /// Says that a service is being switched, from the start of a flip to the end of its drain. As
     /// long as one guard lives, the service's errors count in `hotctl_switch_errors_total`.
     pub fn switching(self: &Arc<Self>, service: &ServiceName) -> Switching {
@@ -132,7 +145,6 @@ impl Metrics {
     pub fn cut(&self, service: &ServiceName, requests: usize) {
         let meter = self.meter(service);
         let requests = u64::try_from(requests).unwrap_or(u64::MAX);
-        // Both series are there from the first drain on, so that an increase can be seen.
         meter.drain_cut.inc_by(requests);
         let labels = [service.as_str(), "cut"];
         self.switch_errors
