@@ -51,7 +51,7 @@ impl Report {
         let median = sorted[sorted.len() / 2];
         let n = sorted.len();
         let [min, median, max] = [*min, median, *max].map(number);
-        println!("{what:<64} {min:>10} {median:>10} {max:>10} {unit} (n = {n})");
+        println!("{what:<72} {min:>10} {median:>10} {max:>10} {unit} (n = {n})");
         self.rows.push(format!(
             "| {what} | {min} | {median} | {max} | {unit} | {n} |"
         ));
