@@ -222,6 +222,13 @@ pub(crate) enum MustClose {
     No,
 }
 
+/// Whether an answer says that its connection is kept for more.
+pub(crate) fn promises(answer: &ResponseHeader) -> bool {
+    answer.headers.contains_key(KEEP_ALIVE)
+        || tokens(&answer.headers, &header::CONNECTION)
+            .any(|token| token.eq_ignore_ascii_case(b"keep-alive"))
+}
+
 /// The fields that a `Connection` header declares to be the connection's own. Not those that frame
 /// the message: without them it could not be read.
 fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {

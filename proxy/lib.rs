@@ -21,6 +21,8 @@ mod delivery;
 #[cfg(feature = "serve")]
 mod door;
 #[cfg(feature = "serve")]
+mod gate;
+#[cfg(feature = "serve")]
 mod headers;
 #[cfg(feature = "serve")]
 mod metrics;

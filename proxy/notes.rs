@@ -1,7 +1,7 @@
 //! What serving remembers about a pool. Kept with the pool, so that a request that holds a ticket
 //! holds this too, without looking anything up.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ pub(crate) struct Notes {
     says: AtomicU32,
     /// How far its kept connections can be trusted, see [`Notes::trusted`].
     credit: AtomicU32,
+    /// Whether it says in its answers that it keeps the connection.
+    promises: AtomicBool,
+    /// Whether it was found to have closed one.
+    lied: AtomicBool,
 }
 
 /// How long an upstream connection is kept for the next request where the release does not say how
@@ -37,10 +41,11 @@ impl Notes {
     /// Whether the release can be trusted not to close a connection right after an answer.
     ///
     /// If it does, and a request arrives in between, nobody can tell whether it was read. So a
-    /// request that can be sent only once waits for a record: a thousand requests that went well
-    /// on kept connections, and many for each connection that was opened.
+    /// request that can be sent only once waits for a promise that was not broken, or for a record:
+    /// a thousand requests that went well on kept connections, and many for each that was opened.
     pub(crate) fn trusted(&self) -> bool {
         self.credit.load(Ordering::Relaxed) >= TRUST
+            || (self.promises.load(Ordering::Relaxed) && !self.lied.load(Ordering::Relaxed))
     }
 
     /// A connection was opened to be kept.
@@ -56,6 +61,14 @@ impl Notes {
     /// A kept connection was found closed.
     pub(crate) fn deceived(&self) {
         self.change(|_| 0);
+        self.lied.store(true, Ordering::Relaxed);
+    }
+
+    /// It said that it keeps this connection.
+    pub(crate) fn promised(&self) {
+        if !self.promises.load(Ordering::Relaxed) {
+            self.promises.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Not exact where two change it at once, which it need not be; and where nothing changes, as
@@ -116,6 +129,18 @@ mod tests {
         assert!(notes.trusted(), "a burst of new connections is no breach");
         notes.deceived();
         assert!(!notes.trusted());
+    }
+
+    #[test]
+    fn a_promise_is_believed_until_it_is_broken() {
+        let notes = Notes::default();
+        notes.promised();
+        assert!(notes.trusted());
+        notes.deceived();
+        notes.promised();
+        assert!(!notes.trusted());
+        (0..1000).for_each(|_| notes.reused());
+        assert!(notes.trusted(), "a record still counts");
     }
 
     #[test]

@@ -18,11 +18,12 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::answer::Refusal;
 use crate::conn::Conn;
+use crate::gate;
 use crate::headers::{self, MustClose, Sender};
 use crate::metrics::{Meter, Metrics};
 use crate::pool::Ticket;
@@ -126,9 +127,14 @@ impl ProxyHttp for Requests {
         };
         let mut peer = Box::new(HttpPeer::new(ticket.address(), false, String::new()));
         peer.options.connection_timeout = Some(self.timeouts.connect);
-        peer.options.http_upstream_request_policy.h1_upgrade =
-            headers::upgrade(session.req_header());
-        if ctx.retry.choose(ticket.notes()) == Alone::Yes {
+        let upgrade = headers::upgrade(session.req_header());
+        peer.options.http_upstream_request_policy.h1_upgrade = upgrade;
+        // A body would have to be on its way before there is an answer, so then there is no gate.
+        let gated = upgrade != H1UpgradePolicy::Deny && session.is_body_empty();
+        if gated {
+            peer.options.custom_l4 = Some(gate::connector(self.timeouts.connect));
+        }
+        if ctx.retry.choose(ticket.notes()) == Alone::Yes || gated {
             // A key that nothing is kept under.
             peer.group_key = fastrand::u64(..) | 1 << 63;
             peer.options.idle_timeout = Some(Duration::ZERO);
@@ -197,6 +203,9 @@ impl ProxyHttp for Requests {
         // A 1xx is not the answer, but it shows that the request was received.
         if let Some(ticket) = &ctx.ticket {
             ctx.retry.answered(ticket.notes());
+            if headers::promises(answer) {
+                ticket.notes().promised();
+            }
             if let Some(keep_alive) = answer.headers.get("keep-alive") {
                 ticket.notes().hear(keep_alive.as_bytes());
             }

@@ -4,7 +4,7 @@
 //! configuration says. A kept-alive connection that turns out to be closed is no failure of the
 //! release: what may be sent twice is sent on a new one, and what may not is, if the kernel can
 //! show that nobody received it; and it only goes on a kept connection at all where the release has
-//! shown that it keeps them. A request without side effects that got no answer from a working
+//! said, or shown, that it keeps them. A request without side effects that got no answer from a working
 //! connection is sent once more: by then another release may be live.
 
 use std::os::fd::RawFd;

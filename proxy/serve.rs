@@ -18,6 +18,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::proxy::HttpProxy;
 use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
+use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
@@ -65,6 +66,9 @@ impl Proxy {
         const KEPT: usize = 2048;
 
         metrics.watch(&switch);
+        // pingora's own timers have a thread that wakes up a hundred times a second for ever. They
+        // pay where every read has a timeout; ours have none, and tokio's wake nobody.
+        set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let conf = ServerConf {
             threads: settings.threads.get(),
             upstream_keepalive_pool_size: KEPT,
@@ -155,9 +159,12 @@ impl Proxy {
     /// Serves a connection in a task of its own, which ends with the door at the latest.
     fn welcome(&self, tcp: TcpStream, peer: SocketAddr, door: &Door) {
         let (guest, mut bell) = door.enter();
+        // Inside until the task is over: a request returns its ticket after its connection.
+        let inside = guest.clone();
         let conn = Conn::new(tcp, peer, self.limits, guest);
         let talk = talk(self.app.clone(), conn, self.quiet.next());
         tokio::spawn(async move {
+            let _inside = inside;
             let mut talk = std::pin::pin!(talk);
             loop {
                 tokio::select! {

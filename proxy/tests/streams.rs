@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 
-use crate::wire::get;
+use crate::wire::{Wire, get};
 use crate::world::{Manners, Upstream, World, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,4 +101,32 @@ async fn a_large_body_passes_both_ways() {
     client.send(vec![b'x'; length]).await.unwrap();
     let answer = client.answer("").await.unwrap();
     assert_eq!(answer.text(), format!("a {length}"));
+}
+
+/// Those of a quick release on a busy machine, where pingora alone loses some.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_switch_of_protocols_is_lost() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(upstream.address);
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        let address = world.address;
+        clients.push(tokio::spawn(async move {
+            for number in 0..100 {
+                let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+                let mut client = Wire::new(stream);
+                client
+                    .send("GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+                    .await
+                    .unwrap();
+                assert_eq!(client.answer("").await.unwrap().status(), 101);
+                client.send([number]).await.unwrap();
+                assert_eq!(client.exactly(2).await.unwrap(), [b'a', number]);
+            }
+        }));
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
 }
