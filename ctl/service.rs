@@ -162,7 +162,7 @@ impl Desk {
                     active.say(Event::Failed(why()));
                 }
                 if matches!(which, Which::Any | Which::Waiting)
-                    && let Some(waiting) = self.queue.next()
+                    && let Some(waiting) = self.queue.take()
                 {
                     self.refuse(&waiting.tell, why());
                 }
@@ -396,7 +396,7 @@ impl Desk {
             self.receive(order).await;
         }
         while self.active.is_none()
-            && let Some(next) = self.queue.next()
+            && let Some(next) = self.queue.take()
         {
             self.begin(next).await;
         }

@@ -4,6 +4,9 @@
 
 use super::*;
 
+/// Path, kind, mode, and content or target.
+type Entry = (&'static str, tar::EntryType, u32, &'static str);
+
 /// An archive by hand: the tar crate refuses to write some of these.
 fn tar_of(entries: &[(&str, tar::EntryType, u32, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -51,7 +54,7 @@ fn unpacked(
 
 #[test]
 fn hostile_archives_are_refused_and_write_nothing_outside() {
-    let cases: &[(&str, &[(&str, tar::EntryType, u32, &str)])] = &[
+    let cases: &[(&str, &[Entry])] = &[
         ("leads out", &[("../evil", FILE, 0o644, "x")]),
         ("leads out", &[("a/../../evil", FILE, 0o644, "x")]),
         ("leads out", &[("/tmp/evil", FILE, 0o644, "x")]),

@@ -187,6 +187,8 @@ impl Deployment {
     ///
     /// # Errors
     /// [`Unexpected`] if the event means nothing in the present phase.
+    // The error is as large as what it tells of; it is made a few times in the life of a daemon.
+    #[allow(clippy::result_large_err)]
     pub fn next(&self, event: Event) -> Result<Phase, Unexpected> {
         match (&self.phase, event) {
             (Phase::Starting, Event::Ready) => Ok(Phase::Step(0)),

@@ -20,7 +20,7 @@ impl<T> Queue<T> {
     }
 
     /// Whose turn it is.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn take(&mut self) -> Option<T> {
         self.waiting.take()
     }
 
@@ -41,7 +41,7 @@ mod tests {
         assert_eq!(queue.wait("a"), None);
         assert_eq!(queue.wait("b"), Some("a"));
         assert_eq!(queue.waiting(), Some(&"b"));
-        assert_eq!(queue.next(), Some("b"));
-        assert_eq!(queue.next(), None);
+        assert_eq!(queue.take(), Some("b"));
+        assert_eq!(queue.take(), None);
     }
 }

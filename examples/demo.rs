@@ -1,6 +1,9 @@
 //! `./dev demo`: hotctl in front of a sample app, a steady load, and what can happen to a service in
 //! a day: a deploy, a broken deploy, a rollback. Uses hotctl as anybody would, by its command line.
 
+// The load is that of the tests, where a surprise is a panic.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{IsTerminal, Write, stdout};
@@ -26,6 +29,9 @@ mod load;
 #[allow(dead_code)]
 #[path = "../tests/support/outcomes.rs"]
 mod outcomes;
+#[allow(dead_code)]
+#[path = "../tests/support/websocket.rs"]
+mod websocket;
 
 use load::{Class, Plan};
 

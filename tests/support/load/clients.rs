@@ -161,7 +161,7 @@ impl Worker {
 
     async fn post(&self, client: &mut Client, said: usize) -> Result<(), Failed> {
         let body = noise(SIZES[self.turn as usize % SIZES.len()], self.turn);
-        let sent = if self.turn % 2 == 0 {
+        let sent = if self.turn.is_multiple_of(2) {
             let more = format!("content-length: {}\r\n", body.len());
             let request = self.request("POST /echo ", &more);
             client.send(&[request.as_bytes(), &body].concat()).await
