@@ -3,6 +3,10 @@
 //! This crate knows nobody: no runtime, no proxy, no process. It reads a configuration file whole,
 //! checks it whole, and tells everything that is wrong with it at once.
 
+// Here, because every other crate needs this one: so it is the one error that a build elsewhere shows.
+#[cfg(not(target_os = "linux"))]
+compile_error!("hotctl runs on Linux only: it stands on pidfds, subreapers and /proc");
+
 mod check;
 mod decode;
 mod error;

@@ -307,10 +307,17 @@ fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, Fault> {
     listener.map_err(|cause| {
         let fault = Fault::config(format!("{what} {address}: {}", reason(&cause)));
         match cause.kind() {
-            io::ErrorKind::AddrInUse => fault.hint(format!(
-                "`ss -ltnp 'sport = :{}'` shows who has it; stop that or choose another address",
-                address.port()
-            )),
+            io::ErrorKind::AddrInUse => {
+                let other = if what == "admin" {
+                    "choose another with --admin ADDRESS, or none with --admin off"
+                } else {
+                    "choose another address"
+                };
+                let port = address.port();
+                fault.hint(format!(
+                    "`ss -ltnp 'sport = :{port}'` shows who has it; stop that, or {other}"
+                ))
+            }
             io::ErrorKind::PermissionDenied => fault
                 .hint("ports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher one"),
             io::ErrorKind::AddrNotAvailable => {

@@ -1,9 +1,6 @@
 //! hotctl: a proxy and the controller behind it in one program. Parses the command line and hands
 //! over; every command is in a room of its own.
 
-#[cfg(not(target_os = "linux"))]
-compile_error!("hotctl runs on Linux only: it stands on pidfds, subreapers and /proc");
-
 mod admin;
 mod api;
 mod cli;
