@@ -246,13 +246,16 @@ fn a_stranger_who_answers_on_the_candidates_port_is_not_taken_for_it() {
 
 #[test]
 fn without_a_free_port_nothing_is_started() {
-    // Two ports side by side: one for what is live, the other taken by somebody else.
-    let (taken, first) = eventually_some("two ports side by side", || {
-        let one = TcpListener::bind("127.0.0.1:0").ok()?;
-        let port = one.local_addr().ok()?.port();
-        let below = TcpListener::bind(("127.0.0.1", port - 1)).ok()?;
-        drop(below);
-        Some((one, port - 1))
+    // Two ports side by side, one for what is live, the other taken by somebody else; below those that
+    // the system gives to outgoing connections.
+    let mut ports = (10_000..19_000)
+        .step_by(2)
+        .skip(std::process::id() as usize % 4_000);
+    let (first, taken) = eventually_some("two ports side by side", || {
+        let first: u16 = ports.next()?;
+        TcpListener::bind(("127.0.0.1", first)).ok()?;
+        let taken = TcpListener::bind(("127.0.0.1", first + 1)).ok()?;
+        Some((first, taken))
     });
     let last = taken.local_addr().unwrap().port();
     let web = crate::support::daemon::web(QUICK);
