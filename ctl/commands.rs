@@ -20,6 +20,9 @@ use crate::client::{self, Client, Lines};
 use crate::fault::Fault;
 use crate::print::{self, Paper};
 
+/// How often a line that shows time is drawn again.
+const TICK: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// `hotctl check`.
 pub fn check(check: &cli::Check) -> Result<(), Fault> {
     let found = hotctl_config::find(check.config.as_deref()).map_err(crate::daemon::refused)?;
@@ -171,8 +174,13 @@ async fn follow(
     let mut lines = Lines::of(answer);
     let mut flipped = false;
     let mut number = None;
+    let mut tick = tokio::time::interval(TICK);
     loop {
         let line = tokio::select! {
+            _ = tick.tick() => {
+                paper.tick()?;
+                continue;
+            }
             line = lines.next() => line.map_err(|cause| client.lost(&cause))?,
             _ = interrupt.recv() => {
                 match cancel {

@@ -1,16 +1,17 @@
 //! Answers for people: a line an event, a live line on a terminal, tables. Decides nothing.
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hotctl_config::names::ReleaseId;
 use hotctl_config::units::brief;
 use hotctl_deploy::why::{Kind, Why};
 
 use crate::api::{Progress, ReleaseLine, RunningRelease, ServiceStatus, Status};
 use crate::fault::{Exit, Fault};
 
-/// Shorter waits are not worth a line in a pipe: every app refuses connections at first.
-const WORTH_SAYING_MS: f64 = 500.0;
+/// Shorter waits are not worth a line: every app refuses connections at first.
+const WORTH_SAYING: Duration = Duration::from_millis(500);
 
 /// Where the events of an order are printed.
 #[derive(Debug)]
@@ -18,8 +19,17 @@ pub struct Paper {
     kind: Form,
     /// A live line stands on the terminal and has to be wiped before the next line.
     live_line: bool,
-    /// What a plain paper said last while waiting, so that it is not said again and again.
-    waiting: String,
+    /// What is waited for; events come only when the answer changes.
+    waiting: Option<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    release: ReleaseId,
+    probe: String,
+    since: Instant,
+    /// A plain paper has told it.
+    told: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +49,7 @@ impl Paper {
                 (false, false) => Form::Plain,
             },
             live_line: false,
-            waiting: String::new(),
+            waiting: None,
         }
     }
 
@@ -48,60 +58,90 @@ impl Paper {
     /// # Errors
     /// If standard output is broken in another way than its reader having left.
     pub fn print(&mut self, progress: &Progress, line: &str) -> Result<(), Fault> {
-        let printed = match self.kind {
-            Form::Json => self::line(line),
-            Form::Terminal => self.on_terminal(progress),
-            Form::Plain => self.plainly(progress),
+        let printed = match (self.kind, progress) {
+            (Form::Json, _) => self::line(line),
+            (
+                _,
+                Progress::Waiting {
+                    release,
+                    probe,
+                    for_ms,
+                },
+            ) => {
+                let ago = Duration::from_secs_f64(for_ms.max(0.0) / 1e3);
+                let now = Instant::now();
+                self.waiting = Some(Waiting {
+                    release: release.clone(),
+                    probe: probe.clone(),
+                    since: now.checked_sub(ago).unwrap_or(now),
+                    told: false,
+                });
+                self.show_waiting()
+            }
+            _ => {
+                self.waiting = None;
+                self.wipe()
+                    .and_then(|()| event(progress).map_or(Ok(()), |text| self::line(&text)))
+            }
         };
         printed.map_err(|cause| Fault::failed(format!("standard output: {cause}")))
     }
 
+    /// Time has passed: show how long is being waited.
+    ///
+    /// # Errors
+    /// As [`Paper::print`].
+    pub fn tick(&mut self) -> Result<(), Fault> {
+        self.show_waiting()
+            .map_err(|cause| Fault::failed(format!("standard output: {cause}")))
+    }
+
     /// Say something beside the events.
     pub fn note(&mut self, text: &str) {
-        if self.live_line {
-            let _ = io::stdout().write_all(b"\r\x1b[K");
-            self.live_line = false;
-        }
+        // What cannot be wiped stays.
+        let _ = self.wipe();
         eprintln!("hotctl: {text}");
     }
 
-    fn on_terminal(&mut self, progress: &Progress) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.live_line {
-            out.write_all(b"\r\x1b[K")?;
-            self.live_line = false;
+    fn show_waiting(&mut self) -> io::Result<()> {
+        let Some(waiting) = &mut self.waiting else {
+            return Ok(());
+        };
+        let waited = waiting.since.elapsed();
+        if waited < WORTH_SAYING {
+            return Ok(());
         }
-        if let Progress::Waiting {
-            release,
-            probe,
-            for_ms,
-        } = progress
-        {
-            let text = format!("{release} waiting {}: {probe}", time(*for_ms));
-            // A longer one would wrap, and could not be wiped.
-            let text: String = text.chars().take(width().saturating_sub(1)).collect();
-            out.write_all(text.as_bytes())?;
-            self.live_line = true;
-            return out.flush();
-        }
-        drop(out);
-        event(progress).map_or(Ok(()), |text| self::line(&text))
-    }
-
-    fn plainly(&mut self, progress: &Progress) -> io::Result<()> {
-        if let Progress::Waiting {
-            release,
-            probe,
-            for_ms,
-        } = progress
-        {
-            if *for_ms < WORTH_SAYING_MS || *probe == self.waiting {
+        if self.kind == Form::Plain {
+            if std::mem::replace(&mut waiting.told, true) {
                 return Ok(());
             }
-            self.waiting.clone_from(probe);
-            return line(&format!("{release} waiting: {probe}"));
+            return line(&format!("{} waiting: {}", waiting.release, waiting.probe));
         }
-        event(progress).map_or(Ok(()), |text| line(&text))
+        let waited =
+            Duration::from_millis(100 * u64::try_from(waited.as_millis() / 100).unwrap_or(0));
+        let text = format!(
+            "{} waiting {}: {}",
+            waiting.release,
+            brief(waited),
+            waiting.probe
+        );
+        // A longer one would wrap, and could not be wiped.
+        let text: String = text.chars().take(width().saturating_sub(1)).collect();
+        let mut out = io::stdout().lock();
+        out.write_all(b"\r\x1b[K")?;
+        out.write_all(text.as_bytes())?;
+        self.live_line = true;
+        out.flush()
+    }
+
+    /// Take the live line away.
+    fn wipe(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.live_line, false) {
+            return Ok(());
+        }
+        let mut out = io::stdout().lock();
+        out.write_all(b"\r\x1b[K")?;
+        out.flush()
     }
 }
 
