@@ -31,12 +31,28 @@ Exit status: 0 done, 1 failed or reverted, 2 usage or configuration, 3 no daemon
 /// Where the daemon is; the same for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Places {
-    /// The control socket [default: /run/hotctl/control.sock for root, else in XDG_RUNTIME_DIR]
-    #[arg(long, global = true, value_name = "PATH", env = "HOTCTL_SOCKET")]
+    /// The control socket [env: HOTCTL_SOCKET] [default: /run/hotctl/control.sock for root, else in
+    /// XDG_RUNTIME_DIR]
+    #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
-    /// The state folder [default: /var/lib/hotctl for root, else ~/.local/state/hotctl]
-    #[arg(long, global = true, value_name = "DIR", env = "HOTCTL_STATE")]
+    /// The state folder [env: HOTCTL_STATE] [default: /var/lib/hotctl for root, else
+    /// ~/.local/state/hotctl]
+    #[arg(long, global = true, value_name = "DIR")]
     pub state: Option<PathBuf>,
+}
+
+impl Places {
+    /// What is not given as a flag comes from the environment; an empty variable is none, as in
+    /// `HOTCTL_SOCKET= hotctl status`.
+    pub fn or_from_environment(&mut self) {
+        let from = |name: &str| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        self.socket = self.socket.take().or_else(|| from("HOTCTL_SOCKET"));
+        self.state = self.state.take().or_else(|| from("HOTCTL_STATE"));
+    }
 }
 
 #[derive(Debug, Subcommand)]

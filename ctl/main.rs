@@ -34,7 +34,8 @@ fn main() -> ExitCode {
     {
         return hotctl_deploy::shim::main();
     }
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
+    cli.places.or_from_environment();
     let done = match &cli.command {
         Command::Serve(serve) => daemon::serve(&cli.places, serve),
         Command::Check(check) => commands::check(check),
