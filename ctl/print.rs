@@ -296,6 +296,12 @@ fn one_service(service: &ServiceStatus) -> String {
     if let (Some(previous), "serving") = (&service.previous, service.state.as_str()) {
         out.push_str(&format!("\n  rollback would go to {previous}"));
     }
+    if service.state == "down" {
+        out.push_str(&format!(
+            "\n  its live release could not be started: the daemon's log says why\n  try: hotctl deploy PATH --service {}",
+            service.name
+        ));
+    }
     if service.state == "nothing_deployed" {
         out.push_str(&format!(
             "\n  try: hotctl deploy PATH --service {}",

@@ -49,6 +49,7 @@ impl Site {
                                 running.alive = true;
                                 running.since = Instant::now();
                                 running.restarts += 1;
+                                running.health.text = "starting".into();
                                 true
                             }
                             None => false,
