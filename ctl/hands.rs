@@ -9,8 +9,9 @@ use hotctl_config::names::Percent;
 use hotctl_deploy::drive::Hands;
 use hotctl_deploy::machine::{Deployment, Duty, Event, Phase, Placement};
 use hotctl_deploy::probe::{self, Healthy, Unhealthy, UnhealthyKind};
-use hotctl_deploy::process;
+use hotctl_deploy::process::{self, Exit};
 use hotctl_deploy::why::{Kind, Why};
+use tokio::sync::Notify;
 
 use crate::api::{Progress, Summary};
 use crate::site::{Drained, Launched, Site};
@@ -29,6 +30,7 @@ pub struct DeployHands {
     deployment: u32,
     from: Option<Placement>,
     to: Placement,
+    hurry: Arc<Notify>,
     progress: Arc<Mutex<Times>>,
 }
 
@@ -44,13 +46,20 @@ struct Times {
 
 impl DeployHands {
     /// Hands for `deployment`, whose steps are told to `tell`.
-    pub fn new(site: &Arc<Site>, deployment: &Deployment, tell: Teller) -> Self {
+    /// `hurry` ends the hold of the last step: somebody waits for the end of the deployment.
+    pub fn new(
+        site: &Arc<Site>,
+        deployment: &Deployment,
+        tell: Teller,
+        hurry: Arc<Notify>,
+    ) -> Self {
         Self {
             site: site.clone(),
             tell,
             deployment: deployment.number,
             from: deployment.from,
             to: deployment.to,
+            hurry,
             progress: Arc::default(),
         }
     }
@@ -207,6 +216,7 @@ impl DeployHands {
         let release = self.to.release_of(&self.site.name);
         tokio::select! {
             () = tokio::time::sleep(hold) => Event::Passed,
+            () = self.hurry.notified() => Event::Passed,
             exit = launched.process.exited() => Event::Failed(Why {
                 output: process::tail(&launched.log, LAST_LINES),
                 ..Why::new(Kind::Exited, format!("{release}: ended after the flip: {exit}"))
@@ -251,6 +261,7 @@ impl Clone for DeployHands {
             site: self.site.clone(),
             tell: self.tell.clone(),
             progress: self.progress.clone(),
+            hurry: self.hurry.clone(),
             ..*self
         }
     }
@@ -307,12 +318,13 @@ fn why(
     };
     Why {
         output: process::tail(&launched.log, LAST_LINES),
-        hint: Some(
-            unhealthy
-                .hint
-                .clone()
-                .unwrap_or_else(|| format!("hotctl logs {release}")),
-        ),
+        hint: Some(match (&unhealthy.hint, &unhealthy.exit) {
+            (Some(hint), _) => hint.clone(),
+            (None, Some(Exit::Code(0))) => {
+                "let it stay in the foreground: no daemon mode, no launcher that ends".to_owned()
+            }
+            (None, _) => format!("hotctl logs {release}"),
+        }),
         ..Why::new(kind, format!("{release}: {unhealthy}"))
     }
 }

@@ -12,7 +12,7 @@ use hotctl_deploy::machine::{Deployment, Event, Ladder, Phase};
 use hotctl_deploy::process::Exit;
 use hotctl_deploy::queue::Queue;
 use hotctl_deploy::why::{Kind, Why};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -122,6 +122,8 @@ struct Active {
     to: hotctl_config::names::ReleaseId,
     slot: Slot,
     tell: Teller,
+    /// Ends the hold of the last step; remembered until then.
+    hurry: Arc<Notify>,
     /// Orders that want it to fail: a rollback, a cancel.
     against: Vec<Order>,
 }
@@ -175,14 +177,15 @@ impl Desk {
                 }
             }
             (Wish::Stop, Some(active)) => {
-                active.say(Event::Failed(Why::new(
-                    Kind::Cancelled,
-                    "the service is being stopped",
-                )));
+                // What has gone live stays the release to start again; what has not is given up.
+                let warm = self.site.ledger().deployment.is_some_and(|d| d.is_warm());
+                if !warm {
+                    let why = Why::new(Kind::Cancelled, "the service is being stopped");
+                    active.say(Event::Failed(why));
+                }
                 self.wait(order);
             }
             (Wish::Deploy { .. } | Wish::Start | Wish::Restart, Some(active)) => {
-                // A hold that only keeps the old release warm gives way: the candidate has won.
                 let warm = self.site.ledger().deployment.filter(Deployment::is_warm);
                 match warm {
                     Some(d)
@@ -194,7 +197,7 @@ impl Desk {
                         });
                         return;
                     }
-                    Some(_) => active.say(Event::Promote),
+                    Some(_) => {}
                     None => order.tell.tell(Progress::Queued {
                         behind: active.to.clone(),
                     }),
@@ -212,6 +215,10 @@ impl Desk {
     }
 
     fn wait(&mut self, order: Order) {
+        if let Some(active) = &self.active {
+            // A hold that only keeps the old release warm gives way, now or when it begins.
+            active.hurry.notify_one();
+        }
         if let Some(older) = self.queue.wait(order) {
             self.refuse(
                 &older.tell,
@@ -240,7 +247,8 @@ impl Desk {
     async fn begin(&mut self, order: Order) {
         let ledger = self.site.ledger();
         let Order { wish, tell } = order;
-        if let Some(live) = ledger.live
+        let up = ledger.live.filter(|live| self.site.runs(*live));
+        if let Some(live) = up
             && self.is_same(&wish, live.release)
         {
             tell.tell(Progress::Unchanged {
@@ -257,6 +265,7 @@ impl Desk {
                     args,
                     name,
                     created_ms: now_ms(),
+                    proved: false,
                 };
                 let number = self.site.note(|ledger| ledger.add(release));
                 self.deploy(number, tell);
@@ -272,7 +281,7 @@ impl Desk {
                     .hint(format!("hotctl releases {}", self.site.name)),
                 ),
             },
-            Wish::Start => match (ledger.live, ledger.stopped) {
+            Wish::Start => match (up, ledger.live.map(|live| live.release).or(ledger.stopped)) {
                 (Some(live), _) => tell.tell(Progress::Unchanged {
                     release: ledger.id(live.release),
                 }),
@@ -301,7 +310,8 @@ impl Desk {
         let to = deployment.to.release_of(&self.site.name);
         info!(release = %to, deployment = deployment.number, "deployment begins");
         let (events, heard) = mpsc::channel(4);
-        let hands = DeployHands::new(&self.site, &deployment, tell.clone());
+        let hurry = Arc::new(Notify::new());
+        let hands = DeployHands::new(&self.site, &deployment, tell.clone(), hurry.clone());
         self.active = Some(Active {
             number: deployment.number,
             slot: deployment.to.slot,
@@ -309,6 +319,7 @@ impl Desk {
             events,
             to,
             tell,
+            hurry,
             against: Vec::new(),
         });
     }

@@ -268,6 +268,11 @@ impl Site {
         })
     }
 
+    /// Whether a placement has a slot: it runs, or is being started again.
+    pub fn runs(&self, at: Placement) -> bool {
+        self.inner().slots.get(&at.slot).is_some_and(|r| r.at == at)
+    }
+
     /// A candidate has proved itself.
     pub fn proved(&self, slot: Slot) {
         if let Some(running) = self.inner().slots.get_mut(&slot) {

@@ -91,6 +91,7 @@ fn release() -> Release {
         args: Vec::new(),
         name: "app".into(),
         created_ms: 0,
+        proved: false,
     }
 }
 

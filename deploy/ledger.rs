@@ -1,6 +1,7 @@
 //! What is true of one service: its releases, which is live, which deployment runs, what is being
 //! retired. The one value behind state file, status and recovery. Pure.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hotctl_config::names::{Digest, Percent, ReleaseId, ServiceName, Slot};
@@ -52,6 +53,9 @@ pub struct Release {
     pub name: String,
     /// When it was deployed first, in milliseconds since 1970.
     pub created_ms: u64,
+    /// It has been live.
+    #[serde(default)]
+    pub proved: bool,
 }
 
 /// Who should get new requests.
@@ -119,9 +123,16 @@ impl Ledger {
             Phase::Done => {
                 if let Some(old) = deployment.from {
                     self.retire(old);
-                    if old.release != deployment.to.release {
-                        self.previous = Some(old.release);
+                    let to = deployment.to.release;
+                    match old.release.cmp(&to) {
+                        Ordering::Less => self.previous = Some(old.release),
+                        Ordering::Equal => {}
+                        // Gone back: the next step back leads further back, never to what was left.
+                        Ordering::Greater => self.previous = self.proved_before(to),
                     }
+                }
+                if let Some(release) = self.releases.get_mut(&deployment.to.release) {
+                    release.proved = true;
                 }
                 self.live = Some(deployment.to);
                 self.stopped = None;
@@ -240,6 +251,11 @@ impl Ledger {
             self.releases.remove(number);
         }
         gone
+    }
+
+    fn proved_before(&self, number: u32) -> Option<u32> {
+        let older = self.releases.range(..number).rev();
+        older.filter(|(_, r)| r.proved).map(|(n, _)| *n).next()
     }
 
     fn retire(&mut self, placement: Placement) {

@@ -17,6 +17,7 @@ fn release() -> Release {
         args: Vec::new(),
         name: "app".into(),
         created_ms: 0,
+        proved: false,
     }
 }
 
@@ -227,4 +228,30 @@ fn a_crash_before_the_flip_goes_back_and_one_after_it_goes_on() {
         assert_eq!(ledger.live.unwrap().release, expected);
         assert!(ledger.retiring.is_empty());
     }
+}
+
+#[test]
+fn each_rollback_leads_further_back_and_never_to_what_was_left() {
+    let mut ledger = with_live();
+    let done = |ledger: &mut Ledger, number: u32| {
+        let mut deployment = ledger.begin(number, Ladder::blue_green(Duration::ZERO));
+        deployment.phase = Phase::Done;
+        ledger.record(&deployment);
+    };
+    for _ in 0..3 {
+        let number = ledger.add(release());
+        done(&mut ledger, number);
+    }
+    // One that never went live is no step on the way back.
+    let broken = ledger.add(release());
+    assert_eq!((broken, ledger.back()), (5, Some(3)));
+    for expected in [Some(2), Some(1), None] {
+        let back = ledger.back().unwrap();
+        done(&mut ledger, back);
+        assert_eq!(ledger.back(), expected);
+    }
+    // A new one leads back to what was live before it, not to what was left.
+    let number = ledger.add(release());
+    done(&mut ledger, number);
+    assert_eq!(ledger.back(), Some(1));
 }

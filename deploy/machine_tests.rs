@@ -51,6 +51,7 @@ impl Story {
                     args: Vec::new(),
                     name: "app".into(),
                     created_ms: 0,
+                    proved: false,
                 });
                 let deployment = self.ledger.begin(number, ladder);
                 self.ledger.record(&deployment);

@@ -311,7 +311,7 @@ fn take(
     upload: Upload,
     mut reader: PieceReader,
 ) -> Result<(Digest, Option<TempDir>), Refused> {
-    let failed = |cause: io::Error| Refused::new(format!("cannot store the release: {cause}"));
+    let failed = |cause: io::Error| not_stored(&cause);
     let temp = tempfile::Builder::new()
         .prefix(UPLOAD)
         .tempdir_in(&store.root)
@@ -335,7 +335,12 @@ fn take(
     let there = store.know(&digest, |known| {
         known.taken = Instant::now();
         known.deployed = false;
-        place.exists()
+        let there = place.exists();
+        if !there {
+            // Removed by hand, perhaps: what was on the disk then is not now.
+            known.durable = Arc::default();
+        }
+        there
     });
     if there {
         return Ok((digest, Some(temp)));
@@ -354,6 +359,11 @@ fn take(
     }
 }
 
+fn not_stored(cause: &io::Error) -> Refused {
+    Refused::new(format!("the daemon cannot store the release: {cause}"))
+        .hint("free space, or mend the permissions, of the daemon's state folder: `hotctl status --json` names it")
+}
+
 fn take_file(
     content: &Path,
     name: String,
@@ -365,7 +375,7 @@ fn take_file(
     if !plain {
         return Err(Refused::new(format!("{name:?}: not the name of a file")));
     }
-    let failed = |cause: io::Error| Refused::new(format!("{name}: {cause}"));
+    let failed = |cause: io::Error| not_stored(&cause);
     let mut file = File::options()
         .write(true)
         .read(true)

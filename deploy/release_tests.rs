@@ -266,3 +266,18 @@ async fn a_file_that_changes_while_it_is_read_is_refused() {
         "{broken}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_by_hand_and_taken_again_is_there_after_a_restart() {
+    let (folder, store) = store();
+    let path = folder.path().join("app");
+    script(&path, "#!/bin/sh\necho 1\n");
+    let digest = put(&store, &path).await.unwrap();
+    store.durable(&digest).await.unwrap();
+    let root = folder.path().join("releases");
+    fs::remove_dir_all(root.join(digest.to_string())).unwrap();
+    assert_eq!(put(&store, &path).await.unwrap(), digest);
+    store.durable(&digest).await.unwrap();
+    drop(store);
+    assert!(Store::open(&root).unwrap().get(&digest).is_some());
+}

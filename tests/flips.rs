@@ -283,3 +283,28 @@ fn an_app_that_dies_is_started_again() {
     });
     assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
 }
+
+#[test]
+fn a_service_that_is_stopped_while_the_old_release_is_warm_starts_again_as_what_was_live() {
+    let daemon = Daemon::of_web("keep_warm = \"1h\"");
+    daemon.deploy("v1", &[]);
+    daemon.deploy("v2", &[]);
+    assert_eq!(daemon.get("/").text(), "v2\n");
+    daemon.hotctl(["stop"]).exits(0);
+    daemon.hotctl(["start"]).exits(0);
+    assert_eq!(daemon.get("/").text(), "v2\n");
+}
+
+#[test]
+fn an_order_that_waits_for_a_start_does_not_wait_for_the_warm_time_after_it() {
+    let daemon = Daemon::of_web("keep_warm = \"1h\"");
+    daemon.deploy("v1", &[]);
+    let slow = daemon.release("v2");
+    let slow = slow.to_str().unwrap();
+    let mut first = daemon.alongside(["deploy", slow, "--", "--start-delay-ms", "500"]);
+    first.until_it_says("started on");
+    // Ends at all: an hour is longer than any patience here.
+    daemon.deploy("v3", &[]);
+    assert_eq!(daemon.get("/").text(), "v3\n");
+    first.wait().exits(0);
+}
