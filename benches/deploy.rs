@@ -94,6 +94,7 @@ fn file(report: &mut Report, deploys: u64) {
         "ms",
         &held,
     );
+    report.note_others();
     report.row(
         "ratio of the two, medians",
         "×",

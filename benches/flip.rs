@@ -31,6 +31,7 @@ fn main() {
     if !report::is_wanted() {
         return;
     }
+    let mut report = Report::of("flip");
     let deploys = flag("--deploys", 200);
     let rate = flag("--rate", 3_000);
     let steady = Duration::from_secs(flag("--steady", 30));
@@ -74,7 +75,7 @@ fn main() {
     thread::sleep(NEAR + steady);
     let outcomes = load.finish();
 
-    let mut report = Report::of("flip");
+    report.note_others();
     report.note(&format!(
         "{deploys} deploys, {} requests, {} failed, {} idle connections closed; {KEEP_ALIVE} \
          keep-alive and {NEW_CONNECTIONS} new-connection clients, {rate} requests a second",

@@ -31,6 +31,7 @@ fn main() {
     if !report::is_wanted() {
         return;
     }
+    let mut report = Report::of("idle");
     let seconds = flag("--seconds", 60);
     let daemon = Daemon::start(TWO);
     let path = daemon.release("v1");
@@ -72,7 +73,6 @@ fn main() {
     let daemon_share = share(busy, ran_for(&[pid]));
     let shims_share = share(shims_busy, ran_for(&shims));
 
-    let mut report = Report::of("idle");
     report.note(&format!(
         "{seconds} s, two services, a probe of each a second, no requests"
     ));
@@ -80,6 +80,7 @@ fn main() {
     report.row("daemon: processor", "% of a core", &[daemon_share]);
     report.row("each shim: resident memory", "MiB", &shims_memory);
     report.row("both shims: processor", "% of a core", &[shims_share]);
+    report.note_others();
     report.append();
 }
 

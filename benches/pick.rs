@@ -84,6 +84,7 @@ fn main() {
             &flips(&switch, 2),
         );
     }
+    report.note_others();
     report.append();
 }
 

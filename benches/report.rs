@@ -3,14 +3,32 @@
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 /// Rows of one bench.
 pub struct Report {
     bench: &'static str,
     rows: Vec<String>,
     notes: Vec<String>,
+    begun: Busy,
+    /// Held as long as the bench runs; a name without a file, gone with its holder.
+    _turn: UnixListener,
+}
+
+/// Processor time since the machine started, in hundredths of a second.
+#[derive(Clone, Copy)]
+struct Busy {
+    /// There is, idle or not.
+    all: u64,
+    /// Used by programs.
+    used: u64,
+    /// Used by this one and all that it has started.
+    own: u64,
 }
 
 /// Whether this program was started by `cargo bench`. `cargo test --benches` starts it, too, and a
@@ -32,13 +50,33 @@ pub fn flag(name: &str, default: u64) -> u64 {
 }
 
 impl Report {
-    /// Nothing yet.
+    /// Nothing yet. Waits until no other bench runs on this machine: each would measure the other.
     pub fn of(bench: &'static str) -> Self {
+        let name = SocketAddr::from_abstract_name("hotctl-bench").expect("a short name");
+        let turn = loop {
+            match UnixListener::bind_addr(&name) {
+                Ok(turn) => break turn,
+                Err(_) => thread::sleep(Duration::from_secs(1)),
+            }
+        };
         Self {
             bench,
             rows: Vec::new(),
             notes: Vec::new(),
+            begun: Busy::now(),
+            _turn: turn,
         }
+    }
+
+    /// Say how much of the machine others have used since the report was begun. Called while what
+    /// the bench has started is still there.
+    pub fn note_others(&mut self) {
+        let (now, begun) = (Busy::now(), self.begun);
+        let used = (now.used - begun.used).saturating_sub(now.own - begun.own);
+        let share = used as f64 / (now.all - begun.all).max(1) as f64 * 100.0;
+        self.note(&format!(
+            "Other programs used {share:.1} % of the processors meanwhile"
+        ));
     }
 
     /// Add measurements of one thing.
@@ -91,6 +129,52 @@ impl Report {
             eprintln!("{}: {e}", path.display());
         }
     }
+}
+
+impl Busy {
+    fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+        let first = stat.lines().next().unwrap_or_default();
+        // user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of the first two.
+        let times = first.split_whitespace().skip(1).take(8);
+        let times: Vec<u64> = times.filter_map(|time| time.parse().ok()).collect();
+        Self {
+            all: times.iter().sum(),
+            used: times.iter().take(3).sum(),
+            own: own(),
+        }
+    }
+}
+
+/// Processor time of this process, of all below it, and of those that have ended.
+fn own() -> u64 {
+    let mut processes = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else {
+            continue;
+        };
+        let pid = entry.file_name().to_string_lossy().parse::<u32>();
+        // The name in front may hold anything, parentheses too.
+        let Some((_, rest)) = stat.rsplit_once(')') else {
+            continue;
+        };
+        let fields: Vec<u64> = rest
+            .split_whitespace()
+            .map(|field| field.parse().unwrap_or(0))
+            .collect();
+        if let (Ok(pid), Some(&parent), Some(times)) = (pid, fields.get(1), fields.get(11..15)) {
+            processes.push((u64::from(pid), parent, times.iter().sum::<u64>()));
+        }
+    }
+    let mut family = vec![u64::from(std::process::id())];
+    let mut at = 0;
+    while let Some(parent) = family.get(at).copied() {
+        at += 1;
+        let children = processes.iter().filter(|(_, p, _)| *p == parent);
+        family.extend(children.map(|(pid, ..)| *pid));
+    }
+    let ours = processes.iter().filter(|(pid, ..)| family.contains(pid));
+    ours.map(|(.., time)| time).sum()
 }
 
 /// Commit, processors, kernel, memory, compiler.
