@@ -51,7 +51,7 @@ fn main() {
 }
 
 fn file(report: &mut Report, deploys: u64) {
-    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain_timeout = \"1h\"");
+    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain.requests = \"1h\"");
     let release = |version: &str| sample::release_of_size(daemon.folder(), version, SIZE);
     deploy(&daemon, &release("v0"), &[], Until::Live);
     let mut free = Vec::new();

@@ -120,7 +120,7 @@ fn values_that_make_no_sense_are_refused() {
         ],
     );
     for good in [
-        "drain_timeout = \"0s\"",
+        "drain.requests = \"0s\"",
         "stop_timeout = \"0s\"",
         "keep_warm = \"0s\"",
         "start_timeout = \"300ms\"",

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -44,6 +45,14 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// How long hotctl waits for clients and for services.
     pub timeouts: Timeouts,
+    /// Where a line of JSON for each request is written: `"off"`, `"stdout"`, or a file, which is
+    /// opened anew on SIGUSR1. A relative path begins at the folder of this file. Default `"off"`.
+    pub access_log: AccessLog,
+    /// Who may steer the daemon.
+    pub control: Control,
+    /// A folder whose `*.toml` and `*.json` files hold further `[service.NAME]` tables, read in the
+    /// order of their names. A relative path begins at the folder of this file. Default none.
+    pub include: Option<PathBuf>,
     /// The services, each a `[service.NAME]` table. At least one. A name is 1 to 63 characters of
     /// `a-z`, `0-9` and `-`.
     #[serde(rename = "service")]
@@ -75,6 +84,27 @@ pub struct PortRange {
     pub first: u16,
     /// The highest port.
     pub last: u16,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To this file.
+    File(PathBuf),
+}
+
+/// Who may steer the daemon: the `[control]` table.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Control {
+    /// A group of the system whose members may use the control socket beside the daemon's own user
+    /// and root. Who may steer hotctl may run code as the user that services run as. Default none.
+    pub group: Option<String>,
 }
 
 /// How long hotctl waits for clients and for services: the `[timeouts]` table. None of these cuts a
@@ -112,16 +142,58 @@ pub struct Service {
     /// `{port}` becomes the port, which is also in the environment as `PORT`. Arguments given to
     /// `hotctl deploy` replace it. A release that is a single executable needs none. Default `[]`.
     pub run: Vec<String>,
+    /// How a release is told where to listen: `"port"` gives it a free port of `ports` in `PORT`;
+    /// `"unix"` the path of a unix socket to make in `SOCKET`, which also stands for `{socket}`;
+    /// `"socket"` a listening socket that is open already, as descriptor 3, in the way of systemd
+    /// (`LISTEN_FDS`). Default `"port"`.
+    pub address: AddressKind,
+    /// How many processes of a release serve side by side, each with an address of its own, 1 to 64.
+    /// Default `1`.
+    pub instances: NonZeroU32,
+    /// Variables for the processes, `NAME = "value"`. They go before those of `env_file` and those of
+    /// the daemon. Default none.
+    pub env: BTreeMap<String, String>,
+    /// A file of `NAME=value` lines, read anew at each start, and refused when users other than its
+    /// owner and group can read it. A relative path begins at the folder of this file. Default none.
+    pub env_file: Option<PathBuf>,
+    /// The folder that the processes are started in. A relative path begins at the folder of this
+    /// file. Default: the release itself where it is a folder, else the service's own data folder,
+    /// which is the same for every release and is `HOTCTL_DATA` in the environment.
+    pub workdir: Option<PathBuf>,
+    /// Files and folders of a folder release that outlive it, such as `["data", "uploads"]`: in each
+    /// release they are links into the service's data folder. What the first release brings is moved
+    /// there. Default none.
+    pub persist: Vec<String>,
+    /// What is left out when a folder is deployed, in the patterns of `.gitignore`, beside those of a
+    /// `.hotctlignore` file within it. Default none.
+    pub ignore: Vec<String>,
+    /// Command that runs once before a new release is started, in its folder and environment, such as
+    /// `["./migrate"]`. If it fails, so does the deployment. Default `[]`: none.
+    pub before_start: Vec<String>,
+    /// How long `before_start` may take. Above 0. Default `"5m"`.
+    #[serde(with = "form::duration")]
+    pub before_start_timeout: Duration,
+    /// Command that runs after a release went live, in its folder and environment. If it fails, that
+    /// is told, and the release stays live. Default `[]`: none.
+    pub on_live: Vec<String>,
+    /// How long `on_live` may take. Above 0. Default `"1m"`.
+    #[serde(with = "form::duration")]
+    pub on_live_timeout: Duration,
     /// How a release is proved healthy.
     pub health: Health,
+    /// Paths that are requested from each process once it is healthy and before it gets traffic, so
+    /// that its caches are warm. What they answer is shown and does not fail a deployment. Default
+    /// none.
+    pub warmup: Vec<String>,
+    /// How long all of `warmup` may take together. Above 0. Default `"30s"`.
+    #[serde(with = "form::duration")]
+    pub warmup_timeout: Duration,
     /// How long a new release may take to become healthy, before it is given up. Above 0. Default
     /// `"30s"`.
     #[serde(with = "form::duration")]
     pub start_timeout: Duration,
-    /// How long requests of an old release may go on after the flip, before they are cut. `"0s"` cuts
-    /// at once. Default `"30s"`.
-    #[serde(with = "form::duration")]
-    pub drain_timeout: Duration,
+    /// How long what an old release has begun may go on after the flip.
+    pub drain: Drain,
     /// How long a release may take to end after SIGTERM, before all its processes are killed. `"0s"`
     /// kills at once. Default `"10s"`.
     #[serde(with = "form::duration")]
@@ -130,8 +202,65 @@ pub struct Service {
     /// `"0s"` retires it at once. Default `"1m"`.
     #[serde(with = "form::duration")]
     pub keep_warm: Duration,
+    /// How many requests in a row the new release may fail (no answer, or one of 500 to 599) while
+    /// the old one is kept warm, before traffic flips back. `0` looks at no request. Default `10`.
+    pub max_failures: u32,
+    /// How the output of the processes is kept.
+    pub logs: Logs,
     /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
     pub keep_releases: NonZeroU32,
+}
+
+/// How long what an old release has begun may go on after the flip, before it is cut: the
+/// `[service.NAME.drain]` table. `"0s"` cuts at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// Requests. Default `"30s"`.
+    #[serde(with = "form::duration")]
+    pub requests: Duration,
+    /// WebSockets. At the end of it each gets a Close frame, and a moment to answer it. Default
+    /// `"5m"`.
+    #[serde(with = "form::duration")]
+    pub websockets: Duration,
+    /// Event streams, and other answers whose length is not known when they begin. Default `"1m"`.
+    #[serde(with = "form::duration")]
+    pub streams: Duration,
+    /// The code of the Close frame: `1012` (service restart: most clients come back by themselves) or
+    /// `1001` (going away). Default `1012`.
+    pub close_code: u32,
+    /// WebSockets are closed, and streams are cut, at random times within so long before their end,
+    /// so that their clients do not all come back at once. At most the shorter of the two. Default
+    /// `"5s"`.
+    #[serde(with = "form::duration")]
+    pub spread: Duration,
+}
+
+/// How the output of a service's processes is kept: the `[service.NAME.logs]` table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// A file that would grow beyond this is put aside, and one such is kept. 64KiB or more. Default
+    /// `"16MiB"`.
+    #[serde(with = "form::bytes")]
+    pub file_size: u64,
+    /// All files of the service together. Beyond this the oldest are removed, never those that are
+    /// being written. Default `"256MiB"`.
+    #[serde(with = "form::bytes")]
+    pub total_size: u64,
+}
+
+/// How a release is told where to listen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressKind {
+    /// By a port.
+    #[default]
+    Port,
+    /// By the path of a unix socket.
+    Unix,
+    /// By a listening socket that it inherits.
+    Socket,
 }
 
 /// How a release is proved healthy, before it gets requests and as long as it does: the
@@ -139,8 +268,13 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// `"http"` sends a request and looks at the answer; `"tcp"` only connects. Default `"http"`.
+    /// `"http"` sends a request and looks at the answer; `"tcp"` only connects; `"notify"` waits for
+    /// `READY=1` on `NOTIFY_SOCKET` (sd_notify(3)); `"command"` runs `command`, whose exit status 0 is
+    /// healthy. Default `"http"`.
     pub kind: HealthKind,
+    /// The command, for that kind: program, then arguments. It runs in the folder and the environment
+    /// of the process that it asks about. Default `[]`.
+    pub command: Vec<String>,
     /// Path and query of the request. Default `"/"`.
     pub path: String,
     /// `Host` header of the request. Default: the address that is probed.
@@ -178,6 +312,10 @@ pub enum HealthKind {
     Http,
     /// Only connects.
     Tcp,
+    /// Waits for the process to say so.
+    Notify,
+    /// Runs a command.
+    Command,
 }
 
 /// What happens when a release answers on a socket that is not its own.
@@ -203,6 +341,9 @@ impl Default for Config {
             threads: None,
             shutdown_timeout: Duration::from_secs(30),
             timeouts: Timeouts::default(),
+            access_log: AccessLog::default(),
+            control: Control::default(),
+            include: None,
             services: BTreeMap::new(),
         }
     }
@@ -240,12 +381,48 @@ impl Default for Service {
             hosts: Vec::new(),
             paths: vec![PathPrefix::default()],
             run: Vec::new(),
+            address: AddressKind::default(),
+            instances: NonZeroU32::MIN,
+            env: BTreeMap::new(),
+            env_file: None,
+            workdir: None,
+            persist: Vec::new(),
+            ignore: Vec::new(),
+            before_start: Vec::new(),
+            before_start_timeout: Duration::from_secs(300),
+            on_live: Vec::new(),
+            on_live_timeout: Duration::from_secs(60),
             health: Health::default(),
+            warmup: Vec::new(),
+            warmup_timeout: Duration::from_secs(30),
             start_timeout: Duration::from_secs(30),
-            drain_timeout: Duration::from_secs(30),
+            drain: Drain::default(),
             stop_timeout: Duration::from_secs(10),
             keep_warm: Duration::from_secs(60),
+            max_failures: 10,
+            logs: Logs::default(),
             keep_releases: NonZeroU32::MIN.saturating_add(4),
+        }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            requests: Duration::from_secs(30),
+            websockets: Duration::from_secs(300),
+            streams: Duration::from_secs(60),
+            close_code: 1012,
+            spread: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self {
+            file_size: 16 << 20,
+            total_size: 256 << 20,
         }
     }
 }
@@ -254,6 +431,7 @@ impl Default for Health {
     fn default() -> Self {
         Self {
             kind: HealthKind::default(),
+            command: Vec::new(),
             path: "/".into(),
             host: None,
             method: "GET".into(),
@@ -284,6 +462,32 @@ impl fmt::Display for Admin {
         match self {
             Self::At(address) => write!(f, "{address}"),
             Self::Off => f.write_str("off"),
+        }
+    }
+}
+
+impl FromStr for AccessLog {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        match text {
+            "" => Err(Invalid::new(
+                "not a path",
+                r#""off", "stdout" or a path such as "/var/log/hotctl/access.log""#,
+            )),
+            "off" => Ok(Self::Off),
+            "stdout" => Ok(Self::Stdout),
+            path => Ok(Self::File(path.into())),
+        }
+    }
+}
+
+impl fmt::Display for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => write!(f, "{}", path.display()),
         }
     }
 }
@@ -328,6 +532,7 @@ impl fmt::Display for PortRange {
 }
 
 form::as_text!(Admin, "an address such as \"127.0.0.1:10480\", or \"off\"");
+form::as_text!(AccessLog, "\"off\", \"stdout\" or a path");
 form::as_text!(PortRange, "a range of ports such as \"20000-29999\"");
 
 /// Every field there is, as it would be addressed: `ports`, `listen.address`,

@@ -82,6 +82,36 @@ pub(crate) mod duration {
     }
 }
 
+/// Sizes, written as [`parse_bytes`](crate::parse_bytes) reads them.
+pub(crate) mod bytes {
+    use std::str::FromStr;
+
+    use serde::{Deserializer, Serializer};
+
+    use crate::error::Invalid;
+    use crate::units::{parse_bytes, show_bytes};
+
+    struct Size(u64);
+
+    impl FromStr for Size {
+        type Err = Invalid;
+
+        fn from_str(text: &str) -> Result<Self, Invalid> {
+            parse_bytes(text)
+                .map(Size)
+                .map_err(|reason| Invalid::new(reason, r#"a size such as "64MiB""#))
+        }
+    }
+
+    pub(crate) fn serialize<S: Serializer>(size: &u64, out: S) -> Result<S::Ok, S::Error> {
+        out.serialize_str(&show_bytes(*size))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+        super::text(from, r#"a size such as "64MiB""#).map(|Size(size)| size)
+    }
+}
+
 /// Addresses with a port.
 pub(crate) mod address {
     use std::net::SocketAddr;

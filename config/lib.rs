@@ -7,6 +7,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("hotctl runs on Linux only: it stands on pidfds, subreapers and /proc");
 
+mod address;
 mod check;
 mod decode;
 mod error;
@@ -15,13 +16,15 @@ mod form;
 pub mod names;
 pub mod pattern;
 mod read;
-mod suggest;
+pub mod suggest;
 mod tree;
 pub mod units;
 
+pub use address::Address;
 pub use error::{Invalid, Problem, Problems};
 pub use file::{
-    Admin, Config, Health, HealthKind, Listen, Ownership, PortRange, Service, Timeouts, fields,
+    AccessLog, AddressKind, Admin, Config, Control, Drain, Health, HealthKind, Listen, Logs,
+    Ownership, PortRange, Service, Timeouts, fields,
 };
 pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 pub use pattern::{HostPattern, PathPrefix, StatusSet};

@@ -3,7 +3,7 @@
 /// The known name that is nearest, if one is near: `timout` is `timeout`, `startTimeout` is
 /// `start_timeout`. Letters swapped, left out, put in or changed count one each, and about one in
 /// three letters may be wrong.
-pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let word = plain(word);
     let allowed = (word.len() / 3).max(1);
     known
@@ -16,7 +16,7 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// Words in a row for people: `"http" or "tcp"`.
-pub(crate) fn listed(words: &[&str]) -> String {
+pub fn listed(words: &[&str]) -> String {
     let quoted: Vec<_> = words.iter().map(|word| format!("{word:?}")).collect();
     match quoted.split_last() {
         Some((last, [])) => last.clone(),

@@ -48,7 +48,10 @@ impl Metrics {
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let metrics = Self {
             deployments: IntCounterVec::new(
-                Opts::new("hotctl_deployments_total", "Deployments that ended, by result and reason."),
+                Opts::new(
+                    "hotctl_deployments_total",
+                    "Deployments that ended, by result and reason.",
+                ),
                 &["service", "result", "reason"],
             )?,
             phases: HistogramVec::new(
@@ -62,7 +65,7 @@ impl Metrics {
             drains: HistogramVec::new(
                 HistogramOpts::new(
                     "hotctl_drain_duration_seconds",
-                    "Time from losing new requests to the last answer, or to the end of drain_timeout.",
+                    "Time from losing new requests to the last answer, or to the end of its drain.",
                 )
                 .buckets(PHASES.to_vec()),
                 &["service"],

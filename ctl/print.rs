@@ -186,7 +186,7 @@ fn event(progress: &Progress) -> Option<String> {
             took_ms,
             open,
         } => format!(
-            "{release} still has {open} request{} open after {} (drain_timeout): cut when it stops",
+            "{release} still has {open} request{} open after {} (drain.requests): cut when it stops",
             plural(*open),
             time(*took_ms)
         ),

@@ -75,7 +75,9 @@ pub(crate) async fn attempt(
 pub(crate) fn request(address: SocketAddr, health: &Health) -> String {
     match health.kind {
         HealthKind::Tcp => format!("connect {address}"),
-        HealthKind::Http => format!("{} {address}{}", health.method, health.path),
+        HealthKind::Http | HealthKind::Notify | HealthKind::Command => {
+            format!("{} {address}{}", health.method, health.path)
+        }
     }
 }
 

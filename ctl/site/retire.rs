@@ -48,7 +48,7 @@ impl Site {
             let open = site
                 .means
                 .switch
-                .retire(&pool, site.config.drain_timeout)
+                .retire(&pool, site.config.drain.requests)
                 .await;
             let took = began.elapsed();
             site.means.metrics.drain(&site.name, took);
@@ -100,7 +100,7 @@ impl Site {
         }
         let cut = pool.map_or(0, |pool| pool.tickets());
         if cut > 0 {
-            warn!(%release, cut, "requests cut: drain_timeout is over");
+            warn!(%release, cut, "requests cut: drain.requests is over");
             self.means.traffic.cut(&self.name, cut);
         }
         self.inner().draining.retain(|(slot, _)| *slot != at.slot);
