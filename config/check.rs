@@ -4,12 +4,15 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
-use crate::file::{Admin, Config, Health, HealthKind, Service};
+use crate::file::{AccessLog, AddressKind, Admin, Config, Service};
 use crate::names::ServiceName;
 use crate::tree::Place;
-use crate::units::show_duration;
+
+mod health;
+mod service;
 
 /// A rule that is broken.
 #[derive(Debug)]
@@ -50,6 +53,7 @@ pub(crate) fn check(config: &Config) -> Vec<Finding> {
             "a table such as [service.web]",
         );
     }
+    rules.places(config);
     for (name, service) in &config.services {
         rules.service(&top.key("service").key(name.as_str()), service);
     }
@@ -80,6 +84,23 @@ impl Rules {
     fn above_zero(&mut self, place: Place, time: Duration) {
         if time.is_zero() {
             self.refuse(place, "must be above 0", "leave it out for the default");
+        }
+    }
+
+    /// Each element of a list once.
+    fn once<T: PartialEq>(&mut self, at: &Place, list: &[T]) {
+        for (index, item) in list.iter().enumerate() {
+            if let Some(first) = list.iter().take(index).position(|other| other == item) {
+                let first = at.index(first);
+                let reason = format!("the same as {first}");
+                self.conflict(at.index(index), first, reason, "leave one of them out");
+            }
+        }
+    }
+
+    fn path(&mut self, place: Place, path: Option<&Path>) {
+        if path.is_some_and(|path| path.as_os_str().is_empty()) {
+            self.refuse(place, "not a path", "leave it out for none");
         }
     }
 
@@ -134,134 +155,47 @@ impl Rules {
             let reason = "ports below 1024 are for the system";
             self.refuse(place.clone(), reason, "such as \"20000-29999\"");
         }
-        // A deploy needs a port beside those of all the live releases.
-        let (count, services) = (ports.count() as usize, config.services.len());
-        if count <= services {
-            let reason = format!("{count} ports for {services} services: a deploy needs one more");
-            let services = Place::default().key("service");
-            self.conflict(
-                place,
-                services,
-                reason,
-                "a wider range, such as \"20000-29999\"",
-            );
-        }
-    }
-
-    fn service(&mut self, at: &Place, service: &Service) {
-        for (index, argument) in service.run.iter().enumerate() {
-            if argument.is_empty() {
-                let what = if index == 0 {
-                    "the program is empty"
-                } else {
-                    "an empty argument"
-                };
-                self.refuse(at.key("run").index(index), what, "");
-            } else if argument.contains('\0') {
-                self.refuse(
-                    at.key("run").index(index),
-                    "an argument cannot contain NUL",
-                    "",
-                );
-            }
-        }
-        if service.paths.is_empty() {
-            let hint = "leave it out for every path";
-            self.refuse(at.key("paths"), "without a path it gets no request", hint);
-        }
-        self.once(&at.key("hosts"), &service.hosts);
-        self.once(&at.key("paths"), &service.paths);
-        self.above_zero(at.key("start_timeout"), service.start_timeout);
-        self.health(&at.key("health"), &service.health);
-        // Only when it was written: a short start_timeout alone does not ask for a short interval,
-        // since a release that starts is probed at growing distances from 2 ms on.
-        let interval = service.health.interval;
-        if interval > service.start_timeout && interval != Health::default().interval {
-            let limit = show_duration(service.start_timeout);
-            self.conflict(
-                at.key("health").key("interval"),
-                at.key("start_timeout"),
-                format!("longer than start_timeout, {limit}"),
-                "a shorter interval or a longer start_timeout",
-            );
-        }
-    }
-
-    fn health(&mut self, at: &Place, health: &Health) {
-        let visible = |text: &str| text.chars().all(|c| c.is_ascii_graphic());
-        self.above_zero(at.key("timeout"), health.timeout);
-        self.above_zero(at.key("interval"), health.interval);
-        for (field, count) in [("rise", health.rise), ("fall", health.fall)] {
-            if count == 0 {
-                self.refuse(
-                    at.key(field),
-                    "must be at least 1",
-                    "leave it out for the default",
-                );
-            }
-        }
-        if !health.path.starts_with('/') {
-            let hint = format!("{:?}", format!("/{}", health.path));
-            self.refuse(at.key("path"), "a path begins with \"/\"", &hint);
-        } else if !visible(&health.path) || health.path.contains('#') {
-            let hint = "percent-encoding, as it is sent: \"%20\" for a space";
-            self.refuse(
-                at.key("path"),
-                "a path has no space, \"#\" or other such character",
-                hint,
-            );
-        }
-        if health.method.is_empty() || !health.method.chars().all(|c| c.is_ascii_uppercase()) {
-            let hint = "\"GET\" or \"HEAD\"";
-            self.refuse(at.key("method"), "a method is a word in capitals", hint);
-        }
-        if let Some(host) = &health.host
-            && (host.is_empty() || !visible(host) || host.contains('/'))
+        // A deploy needs its ports beside those of all the live releases, which is all that is sure:
+        // those that drain have theirs too, and a deploy waits for one of them if it must.
+        let instances = |(name, service): (&ServiceName, &Service)| match service.address {
+            AddressKind::Port | AddressKind::Socket => (service.instances.get(), name.to_string()),
+            AddressKind::Unix => (0, name.to_string()),
+        };
+        let live: u32 = config.services.iter().map(instances).map(|(n, _)| n).sum();
+        let most = config.services.iter().map(instances).max();
+        if let Some((more, name)) = most
+            && ports.count() < live + more
         {
-            let hint = "a host such as \"example.com\"";
-            self.refuse(at.key("host"), "not a host, with or without a port", hint);
-        }
-        if health.body.as_deref() == Some("") {
-            self.refuse(
-                at.key("body"),
-                "empty text occurs everywhere",
-                "leave it out",
+            let reason = format!(
+                "{} ports for {live} processes: a deploy of {name} needs {more} more",
+                ports.count()
             );
-        }
-        if health.body.is_some() && health.method == "HEAD" {
-            let reason = "an answer to HEAD has no body";
-            self.conflict(at.key("body"), at.key("method"), reason, "method = \"GET\"");
-        }
-        if health.kind == HealthKind::Tcp {
-            self.tcp(at, health);
+            let services = Place::default().key("service");
+            let hint = "a wider range, such as \"20000-29999\"";
+            self.conflict(place, services, reason, hint);
         }
     }
 
-    /// A probe that only connects has no use for what is asked of an answer.
-    fn tcp(&mut self, at: &Place, health: &Health) {
-        let default = Health::default();
-        for (field, written) in [
-            ("path", health.path != default.path),
-            ("host", health.host != default.host),
-            ("method", health.method != default.method),
-            ("status", health.status != default.status),
-            ("body", health.body != default.body),
-        ] {
-            if written {
-                let reason = "means nothing when kind is \"tcp\"";
-                let hint = "kind = \"http\", or leave it out";
-                self.conflict(at.key(field), at.key("kind"), reason, hint);
-            }
+    /// Files and names of the whole daemon.
+    fn places(&mut self, config: &Config) {
+        let top = Place::default();
+        if let AccessLog::File(path) = &config.access_log
+            && path.as_os_str().as_encoded_bytes().ends_with(b"/")
+        {
+            let hint = format!("{:?}", path.join("access.log"));
+            self.refuse(top.key("access_log"), "a folder, not a file", &hint);
         }
-    }
-
-    /// Each element of a list once.
-    fn once<T: PartialEq>(&mut self, at: &Place, list: &[T]) {
-        for (index, item) in list.iter().enumerate() {
-            if let Some(first) = list.iter().take(index).position(|other| other == item) {
-                let first = at.index(first);
-                let reason = format!("the same as {first}");
-                self.conflict(at.index(index), first, reason, "leave one of them out");
+        self.path(top.key("include"), config.include.as_deref());
+        if let Some(group) = &config.control.group {
+            let letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '$');
+            let named = group.chars().any(|c| !c.is_ascii_digit());
+            if !named || group.starts_with('-') || !group.chars().all(letter) {
+                let hint = "its name, such as \"deploy\"";
+                self.refuse(
+                    top.key("control").key("group"),
+                    "not the name of a group",
+                    hint,
+                );
             }
         }
     }

@@ -13,9 +13,12 @@ mod decode;
 mod error;
 pub mod file;
 mod form;
+mod include;
 pub mod names;
 pub mod pattern;
+mod phrase;
 mod read;
+mod source;
 pub mod suggest;
 mod tree;
 pub mod units;
@@ -28,7 +31,8 @@ pub use file::{
 };
 pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 pub use pattern::{HostPattern, PathPrefix, StatusSet};
-pub use read::{EXAMPLE, Format, find, parse, read, single};
+pub use read::{EXAMPLE, find, parse, read, single};
+pub use source::Format;
 pub use units::{brief, parse_bytes, parse_duration, show_bytes, show_duration};
 
 pub use ipnet::IpNet;

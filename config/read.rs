@@ -1,15 +1,17 @@
-//! Finds and reads the configuration, and phrases all that is wrong with it.
+//! Finds and reads the configuration, with the files that it includes, and tells all that is wrong.
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use crate::check::{Finding, check};
-use crate::decode::{Due, Why, Wrong, decode};
-use crate::error::{Invalid, Problem, Problems};
-use crate::file::{Config, Listen, Service, fields};
-use crate::suggest::{listed, nearest};
-use crate::tree::{self, Node, Place, Step, Value};
+use crate::check::check;
+use crate::decode::{Why, decode};
+use crate::error::Problems;
+use crate::file::{AccessLog, Config, Listen, Service};
+use crate::include::{Sources, gather};
+use crate::phrase::{locate, phrase};
+use crate::source::{Format, Source, about, load};
+use crate::tree::Place;
 
 /// The commented file that `hotctl init` writes: a service to begin with, and every other field with
 /// its default, commented out.
@@ -20,25 +22,6 @@ const PLACES: [&str; 2] = ["hotctl.toml", "/etc/hotctl/hotctl.toml"];
 
 /// How many problems are told at once. More come from one cause.
 const MOST: usize = 100;
-
-/// The two ways to write a configuration. The names are the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// TOML 1.0.
-    Toml,
-    /// JSON. A null is as if the field were left out.
-    Json,
-}
-
-impl Format {
-    /// JSON when the file's name ends in `.json`, otherwise TOML.
-    pub fn of(path: &Path) -> Self {
-        match path.extension() {
-            Some(extension) if extension.eq_ignore_ascii_case("json") => Self::Json,
-            _ => Self::Toml,
-        }
-    }
-}
 
 /// Where the configuration is: the file that was named, else `./hotctl.toml`, else
 /// `/etc/hotctl/hotctl.toml`, else `None`. A file that was named need not exist: [`read`] says so.
@@ -69,35 +52,24 @@ fn first_of(places: [&Path; 2]) -> Result<Option<PathBuf>, Problems> {
 /// # Errors
 /// All that is wrong with it, in the order of the file, or why it cannot be read.
 pub fn read(path: &Path) -> Result<Config, Problems> {
-    let bytes = std::fs::read(path).map_err(|error| {
-        let hint = (error.kind() == ErrorKind::NotFound).then_some("hotctl init writes one");
-        about(path, format!("cannot be read: {error}"), hint)
-    })?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let mut problems = about(path, "not UTF-8 text".into(), None);
-        problems
-            .0
-            .iter_mut()
-            .for_each(|problem| problem.line = Some(line));
-        problems
-    })?;
-    parse(&text, Format::of(path), path)
+    parse(&load(path)?, Format::of(path), path)
 }
 
-/// Reads and checks a text. `origin` is the file it came from, for the messages.
+/// Reads and checks a text, and what it includes. `origin` is the file it came from: for the messages,
+/// and because relative paths begin at its folder. They come back absolute.
 ///
 /// # Errors
-/// All that is wrong with it, in the order of the file: what the format itself forbids, and if there
+/// All that is wrong with it, in the order of the files: what the format itself forbids, and if there
 /// is none of that, every value and every conflict.
 pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Problems> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let mut tree = match format {
-        Format::Toml => tree::from_toml(text, origin)?,
-        Format::Json => tree::from_json(text, origin)?,
+    let source = Source {
+        file: origin.into(),
+        format,
     };
-    let mut problems = Vec::new();
+    let mut tree = source.tree(text)?;
+    let (sources, mut problems) = gather(&mut tree, source);
+    // Services that are missing because their file cannot be read are not missing.
+    let services_known = problems.is_empty();
     let mut refused = Vec::new();
     // Reading ends at the first wrong value. So it is told, left out, and the rest is read again.
     let config: Option<Config> = loop {
@@ -108,7 +80,7 @@ pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Proble
         let place = wrong.place.clone();
         // What is missing because it was refused was told already.
         if !(matches!(wrong.why, Why::Missing(_)) && refused.iter().any(|r| place.overlaps(r))) {
-            problems.push(phrase(wrong, &tree, format, origin));
+            problems.push(phrase(wrong, &tree, &sources));
         }
         if place.0.is_empty() || problems.len() >= MOST {
             break None;
@@ -120,16 +92,23 @@ pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Proble
         // A value that was refused now has its default, about which nobody wants to hear. And where an
         // element of a list is left out, the numbers of the others are off.
         let touched = |place: &Place| refused.iter().any(|refused| refused.list().overlaps(place));
+        let service = Place::default().key("service");
         for finding in check(config) {
+            if finding.place == service && !services_known {
+                continue;
+            }
             if !touched(&finding.place) && !finding.with.as_ref().is_some_and(touched) {
-                problems.push(locate(finding, &tree, origin));
+                problems.push(locate(finding, &tree, &sources));
             }
         }
     }
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(mut config) if problems.is_empty() => {
+            settle(&mut config, &sources);
+            Ok(config)
+        }
         _ => {
-            problems.sort_by_key(|problem| problem.line);
+            problems.sort_by_key(|problem| (sources.order(&problem.file), problem.line));
             problems.truncate(MOST);
             Err(Problems(problems))
         }
@@ -148,160 +127,26 @@ pub fn single(listen: SocketAddr) -> Config {
     config
 }
 
-/// A problem of a file as a whole.
-fn about(file: &Path, reason: String, hint: Option<&str>) -> Problems {
-    let hint = hint.map(Into::into);
-    Problem {
-        file: file.into(),
-        line: None,
-        field: String::new(),
-        value: None,
-        reason,
-        hint,
-    }
-    .into()
-}
-
-/// A rule that is broken, with the lines of its fields.
-fn locate(finding: Finding, tree: &Node, file: &Path) -> Problem {
-    let Finding {
-        place,
-        mut reason,
-        hint,
-        with,
-    } = finding;
-    if let Some(with) = with.filter(|with| tree.get(with).is_some()) {
-        reason += &format!(" (line {})", tree.line_of(&with));
-    }
-    Problem {
-        file: file.into(),
-        line: Some(tree.line_of(&place)),
-        field: place.to_string(),
-        value: tree.get(&place).and_then(|node| node.value.shown()),
-        reason,
-        hint,
-    }
-}
-
-/// A value that cannot be read, in words.
-fn phrase(wrong: Wrong, tree: &Node, format: Format, file: &Path) -> Problem {
-    let Wrong { place, why } = wrong;
-    let value = tree.get(&place).map(|node| &node.value);
-    let mut shown = value.and_then(Value::shown);
-    let name = match place.0.last() {
-        Some(Step::Key(key)) => key.clone(),
-        _ => String::new(),
+/// Takes each relative path for one that begins at the folder of the file that names it.
+fn settle(config: &mut Config, sources: &Sources) {
+    let main = sources.of(&Place::default());
+    let whole = |source: &Source, path: &mut PathBuf| {
+        let beside = source.beside(path);
+        // Where the working folder is gone, the path stays what it is, and is not found later.
+        *path = std::path::absolute(&beside).unwrap_or(beside);
     };
-    let (reason, hint) = match why {
-        Why::Unknown(known) => {
-            shown = None;
-            unknown(&place, &name, known)
-        }
-        Why::Name(invalid) => {
-            shown = Some(format!("{name:?}"));
-            (invalid.reason, invalid.hint)
-        }
-        Why::Missing(field) => (format!("{field} is missing"), missing(field)),
-        Why::Choice(known) => {
-            let word = match value {
-                Some(Value::Text(word)) => word,
-                _ => "",
-            };
-            let choice = match nearest(word, known) {
-                Some(meant) => format!("{meant:?}"),
-                None => listed(known),
-            };
-            ("not one of the values there are".into(), Some(choice))
-        }
-        Why::Value(Invalid { reason, hint }) => (reason, hint),
-        Why::Kind(due) => {
-            let is = value.map_or("nothing", Value::what);
-            let hint = value.and_then(|value| remedy(&due, value, &name, format));
-            let due = match due {
-                Due::List => "a list".into(),
-                Due::Table => "a table".into(),
-                Due::Whole => "a whole number".into(),
-                Due::Other(due) => due,
-            };
-            (format!("{is}, where {due} is due"), hint)
-        }
-    };
-    let field = place.to_string();
-    Problem {
-        file: file.into(),
-        line: Some(tree.line_of(&place)),
-        field,
-        value: shown,
-        reason,
-        hint,
+    if let AccessLog::File(path) = &mut config.access_log {
+        whole(main, path);
     }
-}
-
-/// How to write a field that has no default.
-fn missing(field: &str) -> Option<String> {
-    (field == "address").then(|| "an address such as \"0.0.0.0:80\"".into())
-}
-
-/// A field that does not exist: the one that was meant, or the table it belongs to, or all there are.
-fn unknown(place: &Place, name: &str, known: &[&str]) -> (String, Option<String>) {
-    if name == "tls" && matches!(place.0.first(), Some(Step::Key(top)) if top == "listen") {
-        let hint = "leave it out, and end TLS in a proxy in front of hotctl";
-        return ("not yet supported".into(), Some(hint.into()));
+    if let Some(path) = &mut config.include {
+        whole(main, path);
     }
-    let service = match place.0.as_slice() {
-        [Step::Key(top), Step::Key(service), ..] if top == "service" => service,
-        _ => "NAME",
-    };
-    let elsewhere = || {
-        let table = |field: &String| {
-            Some(
-                field
-                    .strip_suffix(name)?
-                    .strip_suffix('.')?
-                    .replace("NAME", service),
-            )
-        };
-        let tables: Vec<_> = fields().iter().filter_map(table).collect();
-        (!tables.is_empty()).then(|| format!("{name} in [{}]", tables.join("] or [")))
-    };
-    let hint = match nearest(name, known) {
-        Some(meant) => format!("{meant:?}"),
-        None => elsewhere().unwrap_or_else(|| format!("one of {}", listed(known))),
-    };
-    ("unknown field".into(), Some(hint))
-}
-
-/// The commonest slips between kinds of values.
-fn remedy(due: &Due, value: &Value, name: &str, format: Format) -> Option<String> {
-    match (due, value) {
-        (Due::List, Value::Table(_)) if format == Format::Toml => {
-            Some(format!("[[{name}]], with two brackets"))
+    for (name, service) in &mut config.services {
+        let source = sources.of(&Place::default().key("service").key(name.as_str()));
+        let paths = [&mut service.env_file, &mut service.workdir];
+        for path in paths.into_iter().flatten() {
+            whole(source, path);
         }
-        (Due::List, Value::Text(address)) if name == "listen" && format == Format::Toml => {
-            Some(format!("a table [[listen]] with address = {address:?}"))
-        }
-        (Due::List, Value::Text(command)) if name == "run" => {
-            let words: Vec<_> = command
-                .split_whitespace()
-                .map(|word| format!("{word:?}"))
-                .collect();
-            Some(format!("[{}]", words.join(", ")))
-        }
-        (Due::List, Value::Text(_)) => value.shown().map(|shown| format!("[{shown}]")),
-        (Due::Table, Value::List(_)) if name == "service" => {
-            Some("[service.NAME], with its name and single brackets".into())
-        }
-        (Due::Table, Value::Text(kind)) if name == "health" => {
-            Some(format!("health.kind = {kind:?}"))
-        }
-        (Due::Whole, Value::Text(text)) => text
-            .parse::<u32>()
-            .ok()
-            .map(|n| format!("{n}, without quotes")),
-        (Due::Other(due), Value::Whole(number)) if due.starts_with("a time") => {
-            Some(format!("\"{number}s\""))
-        }
-        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use proptest::prelude::{any, prop_assert_eq, proptest};
 
-use crate::read::Format::{self, Json, Toml};
+use crate::source::Format::{self, Json, Toml};
 use crate::{Admin, Config, EXAMPLE, HealthKind, Service, fields, find, parse, read, single};
 
 /// The least that is complete.
@@ -42,8 +42,11 @@ pub(crate) fn wrong_service(fields: &str, expected: &[&str]) {
 }
 
 /// The example with every field that is commented out taken in.
+///
+/// Not `include`: there is no such folder.
 fn whole_example() -> String {
     let taken_in = |line: &str| match line.strip_prefix('#') {
+        Some(field) if field.starts_with("include") => format!("{line}\n"),
         Some(field) if !field.starts_with([' ', '#']) => format!("{field}\n"),
         _ => format!("{line}\n"),
     };
@@ -68,8 +71,9 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
 
     let mut whole = config(Toml, &whole_example()).unwrap();
     // Those that have no default to show.
-    assert!(whole.threads.take().is_some());
+    assert!(whole.threads.take().is_some() && whole.control.group.take().is_some());
     for service in whole.services.values_mut() {
+        assert!(service.env_file.take().is_some() && service.workdir.take().is_some());
         assert!(service.health.host.take().is_some() && service.health.body.take().is_some());
     }
     assert_eq!(whole, example);
@@ -77,7 +81,8 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
 
 #[test]
 fn the_example_shows_every_field() {
-    let table: toml::Table = whole_example().parse().unwrap();
+    let whole = whole_example().replace("\n#include", "\ninclude");
+    let table: toml::Table = whole.parse().unwrap();
     for field in fields() {
         let mut at = &toml::Value::Table(table.clone());
         for key in field.replace("NAME", "web").split('.') {
@@ -107,7 +112,7 @@ fn every_field_is_listed() {
             "{field} in {fields:?}"
         );
     }
-    assert_eq!(fields.len(), 33, "{fields:?}");
+    assert_eq!(fields.len(), 60, "{fields:?}");
 }
 
 #[test]
@@ -219,7 +224,7 @@ fn json_is_told_its_lines_too() {
             r#"hotctl.json:4: listen[1]: address is missing -> an address such as "0.0.0.0:80""#,
             r#"hotctl.json:7: service.web.run: "node server.js": a string, where a list is due -> ["node", "server.js"]"#,
             r#"hotctl.json:7: service.web.start_timeout: 30: a number, where a time such as "30s" or "1m30s" is due -> "30s""#,
-            r#"hotctl.json:8: service.web.health.kind: "ftp": not one of the values there are -> "http" or "tcp""#,
+            r#"hotctl.json:8: service.web.health.kind: "ftp": not one of the values there are -> "http", "tcp", "notify" or "command""#,
             r#"hotctl.json:8: service.web.health.path: "up": a path begins with "/" -> "/up""#,
         ],
     );
@@ -231,7 +236,7 @@ fn a_field_in_the_wrong_table_is_told_the_right_one() {
         "interval = \"1s\"\nfoo = 1\nhealth = \"tcp\"\n",
         &[
             "hotctl.toml:3: service.web.interval: unknown field -> interval in [service.web.health]",
-            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "run", "health", "start_timeout", "drain_timeout", "stop_timeout", "keep_warm" or "keep_releases""#,
+            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "run", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "logs" or "keep_releases""#,
             r#"hotctl.toml:5: service.web.health: "tcp": a string, where a table is due -> health.kind = "tcp""#,
         ],
     );
