@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use hotctl_config::file::Service;
+use hotctl_config::file::{HealthKind, Service};
 use hotctl_config::names::{ServiceName, Slot};
 use hotctl_deploy::ledger::{Ledger, Traffic};
 use hotctl_deploy::machine::{Deployment, Phase, Placement};
@@ -379,6 +379,12 @@ impl Site {
             env,
             cwd,
             log: self.log_path(at),
+            log_size: self.config.logs.file_size,
+            listener: None,
+            notify: match self.config.health.kind {
+                HealthKind::Notify => process::Notify::Yes,
+                _ => process::Notify::No,
+            },
         })
     }
 

@@ -7,6 +7,7 @@ mod elf;
 pub mod ledger;
 pub mod machine;
 mod miss;
+pub mod notify;
 mod output;
 pub mod pack;
 mod pieces;

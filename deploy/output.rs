@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 
 /// How much may wait for the disk; beyond it, what waits is dropped and counted.
 const PENDING: usize = 1024 * 1024;
-/// A file that would grow beyond this is renamed to `.1`, in place of the one before.
-const FILE: u64 = 16 * 1024 * 1024;
 /// How much is read at a time.
 const CHUNK: usize = 32 * 1024;
 /// A line that has no end yet is held back, so that the two pipes do not mix within lines: up to
@@ -37,8 +35,9 @@ struct Pipe {
 }
 
 impl Output {
-    /// Read from these two, and write into `log`. The reading ends must not block.
-    pub(crate) fn new(from: [OwnedFd; 2], log: &Path) -> io::Result<Self> {
+    /// Read from these two, and write into `log`. The reading ends must not block. A file that would
+    /// grow beyond `size` bytes is renamed to `.1`, in place of the one before.
+    pub(crate) fn new(from: [OwnedFd; 2], log: &Path, size: u64) -> io::Result<Self> {
         Ok(Self {
             pipes: from.map(|from| {
                 Some(Pipe {
@@ -48,7 +47,7 @@ impl Output {
                 })
             }),
             chunk: vec![0; CHUNK].into(),
-            writer: Writer::start(log)?,
+            writer: Writer::start(log, size)?,
         })
     }
 
@@ -190,13 +189,13 @@ struct Pending {
 }
 
 impl Writer {
-    fn start(log: &Path) -> io::Result<Self> {
+    fn start(log: &Path, most: u64) -> io::Result<Self> {
         let desk = Arc::new(Desk {
             pending: Mutex::default(),
             work: Condvar::new(),
             idle: Condvar::new(),
         });
-        let sink = Sink::new(log);
+        let sink = Sink::new(log, most);
         let theirs = desk.clone();
         std::thread::Builder::new()
             .name("log".into())
@@ -262,14 +261,17 @@ struct Sink {
     path: PathBuf,
     file: Option<File>,
     size: u64,
+    /// The size at which a new file is begun.
+    most: u64,
 }
 
 impl Sink {
-    fn new(path: &Path) -> Self {
+    fn new(path: &Path, most: u64) -> Self {
         Self {
             path: path.into(),
             file: None,
             size: 0,
+            most,
         }
     }
 
@@ -281,7 +283,7 @@ impl Sink {
                 "[hotctl: {dropped} bytes of output dropped here: the disk was too slow or full]\n"
             ),
         };
-        if self.size + count(bytes) > FILE && self.size > 0 {
+        if self.size + count(bytes) > self.most && self.size > 0 {
             let mut old = self.path.clone().into_os_string();
             old.push(".1");
             // If it cannot be renamed, the file grows: better than losing what is in it.

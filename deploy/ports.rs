@@ -4,8 +4,10 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
+use std::sync::Arc;
 
 use hotctl_config::file::PortRange;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
@@ -23,6 +25,50 @@ pub struct Lease {
     port: u16,
     _held: UnixDatagram,
 }
+
+/// A bound, listening socket that apps inherit, one after the other. Whoever keeps a clone keeps the
+/// connections that wait in it, also while no app runs. Cheap to clone; equal only to its clones.
+#[derive(Debug, Clone)]
+pub struct Listener(Arc<OwnedFd>);
+
+/// How many connections may wait in a [`Listener`] for an app to take them. The system allows no
+/// more than `net.core.somaxconn`, 4096 as a rule.
+const BACKLOG: i32 = 4096;
+
+/// Listen on a leased port of the loopback address.
+///
+/// # Errors
+/// If somebody else took the port meanwhile, or no socket can be had.
+pub fn listen(lease: &Lease) -> io::Result<Listener> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // The port may rest from connections of a minute ago.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(
+        &socket,
+        &SocketAddr::from((Ipv4Addr::LOCALHOST, lease.port)),
+    )?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(Listener(Arc::new(socket)))
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl PartialEq for Listener {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Listener {}
 
 /// Every port of the range is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

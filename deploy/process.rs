@@ -3,14 +3,16 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::fd::OwnedFd;
+use std::io::{self, IoSlice, Read as _, Seek as _, SeekFrom};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::UnixStream;
@@ -19,8 +21,10 @@ use tokio::process::Child;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::notify::Notice;
+use crate::ports::Listener;
 use crate::tree;
-use crate::wire::{self, Order, Report, Start};
+use crate::wire::{self, Inherit, Order, Report, Start};
 
 /// How long a shim may take to start its program. It tries a program that is being written for 2 s.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -28,7 +32,7 @@ const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Spec {
     /// The program and its arguments. A program without `/` is looked for in the `PATH` of `env`.
     pub program: Vec<String>,
@@ -36,8 +40,26 @@ pub struct Spec {
     pub env: Vec<(String, String)>,
     /// The folder it is started in.
     pub cwd: PathBuf,
-    /// The file that its output is appended to. At 16 MiB it is renamed to `.1`; one such is kept.
+    /// The file that its output is appended to.
     pub log: PathBuf,
+    /// The size in bytes at which that file is renamed to `.1`; one such is kept.
+    pub log_size: u64,
+    /// A listening socket that it inherits as descriptor 3, in the way of systemd: `LISTEN_FDS`,
+    /// `LISTEN_PID` and `LISTEN_FDNAMES` say so in its environment.
+    pub listener: Option<Listener>,
+    /// Whether it is told of a socket to say that it is ready.
+    pub notify: Notify,
+}
+
+/// Whether a process has a `NOTIFY_SOCKET` in its environment (sd_notify(3)).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notify {
+    /// It has none.
+    #[default]
+    No,
+    /// It has, and what it says there is its [`Process::notice`].
+    Yes,
 }
 
 /// How a process ended.
@@ -97,6 +119,7 @@ enum Ask {
 
 #[derive(Debug, Default)]
 struct State {
+    notice: Notice,
     exit: Option<Exit>,
     ended: Option<Ended>,
 }
@@ -150,6 +173,12 @@ impl Launcher {
             env: spec.env,
             cwd: spec.cwd,
             log: spec.log,
+            log_size: spec.log_size,
+            notify: spec.notify,
+            inherit: match spec.listener {
+                Some(_) => Inherit::Listener,
+                None => Inherit::Nothing,
+            },
         })
         .map_err(failed)?;
         let (ours, theirs) = StdStream::pair().map_err(failed)?;
@@ -160,12 +189,18 @@ impl Launcher {
             .map_err(io::Error::other)
             .flatten()
             .map_err(failed)?;
+        let sent = match &spec.listener {
+            Some(listener) => send(&ours, &line, listener).map_err(failed)?,
+            None => 0,
+        };
         ours.set_nonblocking(true).map_err(failed)?;
         let (read, mut write) = UnixStream::from_std(ours).map_err(failed)?.into_split();
         let mut lines = BufReader::with_capacity(256, read).lines();
         let began = SystemTime::now();
         let told = timeout(START_LIMIT, async {
-            write.write_all(&line).await?;
+            write
+                .write_all(line.get(sent..).unwrap_or_default())
+                .await?;
             lines.next_line().await
         });
         let report = match told.await {
@@ -207,6 +242,18 @@ impl Launcher {
             inner: Arc::new(inner),
         })
     }
+}
+
+/// Send the beginning of a line, and the socket with it. One byte always finds room.
+fn send(to: &StdStream, line: &[u8], listener: &Listener) -> io::Result<usize> {
+    let descriptors = [listener.as_fd()];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::ErrorKind::OutOfMemory.into());
+    }
+    let first = [IoSlice::new(line.get(..1).unwrap_or_default())];
+    Ok(sendmsg(to, &first, &mut ancillary, SendFlags::NOSIGNAL)?)
 }
 
 fn shim(program: &Path, socket: OwnedFd) -> io::Result<Child> {
@@ -255,6 +302,22 @@ impl Process {
             .ok()
             .and_then(|state| state.exit.clone())
             .unwrap_or(Exit::Lost)
+    }
+
+    /// What the app has said of itself so far; nothing if it has no [`Spec::notify`].
+    pub fn notice(&self) -> Notice {
+        self.inner.state.borrow().notice.clone()
+    }
+
+    /// Resolves when the app has said something else than `known`, or has ended with all that it
+    /// started.
+    pub async fn noticed(&self, known: &Notice) -> Notice {
+        let mut state = self.inner.state.clone();
+        let changed = state.wait_for(|state| state.notice != *known || state.ended.is_some());
+        match changed.await {
+            Ok(state) => state.notice.clone(),
+            Err(_) => known.clone(),
+        }
     }
 
     /// Send a signal to the app's group, by its name: `HUP`, `USR1`. Nothing happens if there is no
@@ -330,6 +393,9 @@ impl Attendant {
                     Ok(Some(text)) => match serde_json::from_str(&text) {
                         Ok(Report::Exited(exit)) => self.state.send_modify(|state| {
                             state.exit.get_or_insert(exit);
+                        }),
+                        Ok(Report::Notice(notice)) => self.state.send_modify(|state| {
+                            state.notice = notice;
                         }),
                         Ok(Report::Ended { killed, left }) => ended = Some(Ended { killed, left }),
                         other => tracing::warn!(pid = self.pid, ?other, "a shim says what is not expected"),
@@ -439,6 +505,22 @@ fn cut(line: &str) -> String {
     match line.char_indices().nth(QUOTED) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or(line)),
         None => line.into(),
+    }
+}
+
+/// Without the values of its environment: they may be secrets.
+impl fmt::Debug for Spec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Spec")
+            .field("program", &self.program)
+            .field("env", &names)
+            .field("cwd", &self.cwd)
+            .field("log", &self.log)
+            .field("log_size", &self.log_size)
+            .field("listener", &self.listener)
+            .field("notify", &self.notify)
+            .finish()
     }
 }
 

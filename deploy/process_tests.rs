@@ -5,8 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Exit, tail};
-use crate::testing::{House, eventually, launcher};
+use super::{Exit, Notify, tail};
+use crate::ports::{self, Ports};
+use crate::testing::{House, eventually, launcher, test_app};
 use crate::tree;
 
 fn lives(pid: u32) -> bool {
@@ -393,6 +394,120 @@ fn the_last_lines_come_from_the_file_before_when_a_new_one_was_begun() {
     assert_eq!(last[3].chars().count(), 1001);
     assert_eq!(tail(&log, 1).len(), 1);
     assert!(tail(&log, 0).is_empty());
+}
+
+#[tokio::test]
+async fn an_inherited_socket_is_there_before_the_app_and_after_it() {
+    let house = House::new();
+    let lease = Ports::new("17110-17119".parse().unwrap()).lease().unwrap();
+    let listener = ports::listen(&lease).unwrap();
+    let address = ("127.0.0.1", lease.port());
+    // Nobody runs yet: the connection waits.
+    let mut early = std::net::TcpStream::connect(address).unwrap();
+    let program = test_app();
+    let mut spec = house.spec(&[program.to_str().unwrap(), "inherit", "200"]);
+    spec.listener = Some(listener.clone());
+    spec.env.push(("LISTEN_FDS".into(), "9".into()));
+    let app = launcher().start(spec.clone()).await.unwrap();
+    assert_eq!(status_of(&mut early), "200");
+    app.stop(Duration::ZERO).await;
+
+    let mut between = std::net::TcpStream::connect(address).unwrap();
+    let app = launcher().start(spec).await.unwrap();
+    assert_eq!(status_of(&mut between), "200");
+    app.stop(Duration::ZERO).await;
+    drop(listener);
+    let gone = std::net::TcpStream::connect(address).unwrap_err();
+    assert_eq!(gone.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+/// Ask, and read the status of the answer.
+fn status_of(stream: &mut std::net::TcpStream) -> String {
+    use std::io::{Read as _, Write as _};
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text.split(' ').nth(1).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_program_that_cannot_be_started_says_so_with_a_socket_too() {
+    let house = House::new();
+    let lease = Ports::new("17120-17129".parse().unwrap()).lease().unwrap();
+    let mut spec = house.spec(&["/no/such/program"]);
+    spec.listener = Some(ports::listen(&lease).unwrap());
+    let error = launcher().start(spec).await.unwrap_err().to_string();
+    assert_eq!(error, "/no/such/program: no such file");
+}
+
+#[tokio::test]
+async fn what_an_app_says_of_itself_is_heard() {
+    let house = House::new();
+    let program = test_app();
+    let app = |words: &[&str]| {
+        let words: Vec<&str> = [program.to_str().unwrap(), "notify"]
+            .into_iter()
+            .chain(words.iter().copied())
+            .collect();
+        let mut spec = house.spec(&words);
+        spec.notify = Notify::Yes;
+        spec.env.push(("NOTIFY_SOCKET".into(), "/nowhere".into()));
+        spec
+    };
+    let app = launcher()
+        .start(app(&[
+            "STATUS=reading",
+            "200",
+            "READY=1\nSTATUS=serving\nMAINPID=1",
+        ]))
+        .await
+        .unwrap();
+    let none = super::Notice::default();
+    let first = app.noticed(&none).await;
+    assert_eq!(
+        (first.ready, first.status.as_deref()),
+        (false, Some("reading"))
+    );
+    let second = app.noticed(&first).await;
+    assert_eq!(
+        (second.ready, second.status.as_deref()),
+        (true, Some("serving"))
+    );
+    assert_eq!(app.notice(), second);
+    app.stop(Duration::ZERO).await;
+    // Nothing more will come, and nobody waits for it.
+    assert_eq!(app.noticed(&second).await, second);
+
+    let quiet = house.sh("test -z \"$NOTIFY_SOCKET\"").await;
+    assert_eq!(quiet.exited().await, Exit::Code(0));
+}
+
+#[tokio::test]
+async fn a_log_is_put_aside_at_its_size() {
+    let house = House::new();
+    let mut spec = house.spec(&[
+        "sh",
+        "-c",
+        "for n in 1 2 3 4 5; do head -c 1500 /dev/zero | tr '\\0' x; echo; sleep 0.05; done; echo last",
+    ]);
+    spec.log_size = 2000;
+    let app = launcher().start(spec).await.unwrap();
+    assert_eq!(app.exited().await, Exit::Code(0));
+    app.stop(Duration::ZERO).await;
+    let size = |name| fs::metadata(house.path(name)).unwrap().len();
+    assert!(size("log") <= 2000 && size("log.1") <= 2000);
+    assert_eq!(tail(&house.path("log"), 1), ["last"]);
+}
+
+#[test]
+fn a_spec_does_not_show_the_values_of_its_environment() {
+    let mut spec = House::new().spec(&["true"]);
+    spec.env.push(("KEY".into(), "secret".into()));
+    let shown = format!("{spec:?}");
+    assert!(
+        shown.contains("KEY") && !shown.contains("secret"),
+        "{shown}"
+    );
 }
 
 /// Not a promise but a measure; run it alone, in a release build.

@@ -6,8 +6,10 @@
 //! child in the end. So "no child left" is not a guess but what the kernel answers.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::fs::File;
+use std::io::{self, IoSliceMut, Write as _};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -16,13 +18,14 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, OFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, recv};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use crate::notify::{Ear, Notice};
 use crate::output::{self, Output};
-use crate::process::{Exit, signal_number};
-use crate::wire::{self, Order, Report, Start};
+use crate::process::{Exit, Notify, signal_number};
+use crate::wire::{self, Inherit, Order, Report, Start};
 use crate::{sys, tree};
 
 /// How long a program that somebody still has open for writing is tried again.
@@ -51,6 +54,12 @@ pub fn main() -> ExitCode {
 
 fn run() -> io::Result<()> {
     sys::close_inherited();
+    // The place of a listening socket, kept before anything else takes it: what the child needs to
+    // say that it could not be started must not lie there.
+    let mut place = OwnedFd::from(File::open("/dev/null")?);
+    if place.as_raw_fd() != sys::LISTEN_FD {
+        return Err(io::Error::other("a standard descriptor is closed"));
+    }
     // Away from the daemon's terminal: its Ctrl-C is not for apps.
     let _ = rustix::process::setsid();
     let _ = std::env::set_current_dir("/");
@@ -58,7 +67,7 @@ fn run() -> io::Result<()> {
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut line = Line::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
 
-    let start: Start = loop {
+    let mut start: Start = loop {
         if let Some(text) = line.next() {
             break serde_json::from_slice(&text)?;
         }
@@ -71,6 +80,21 @@ fn run() -> io::Result<()> {
         line.tell(&Report::Failed { text });
         return Ok(());
     }
+    if start.inherit == Inherit::Listener {
+        let listener = line.passed.take();
+        let listener = listener.ok_or_else(|| io::Error::other("no listening socket came"))?;
+        rustix::io::dup3(&listener, &mut place, rustix::io::DupFlags::CLOEXEC)?;
+        start.env.retain(|(name, _)| !name.starts_with("LISTEN_"));
+    }
+    let ear = match start.notify {
+        Notify::Yes => {
+            let ear = Ear::open()?;
+            start.env.retain(|(name, _)| name != "NOTIFY_SOCKET");
+            start.env.push(("NOTIFY_SOCKET".into(), ear.address()));
+            Some(ear)
+        }
+        Notify::No => None,
+    };
     // There before the app is, so that a reader finds an empty file and not none.
     let _ = output::open(&start.log);
     let (ours, theirs) = pipes()?;
@@ -87,13 +111,17 @@ fn run() -> io::Result<()> {
         pid: number(app),
         unix_ns: u64::try_from(since).unwrap_or(u64::MAX),
     });
-    let output = Output::new(ours, &start.log)?;
+    let output = Output::new(ours, &start.log, start.log_size)?;
     drop(start);
+    // The app has it now. Ours would keep its port from being free when the app is gone.
+    drop(place);
     let keeper = Keeper {
         own: number(rustix::process::getpid()),
         line,
         signals,
         output,
+        ear,
+        notice: Notice::default(),
         app: Some(app),
         stopping: false,
         kill_at: None,
@@ -121,7 +149,11 @@ fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, String> {
         return Err("no program to start".into());
     };
     let path = find(program, &start.env).ok_or(format!("{program}: no such program in PATH"))?;
-    let image = sys::Image::new(&path, &start.program, &start.env)
+    let inherits = match start.inherit {
+        Inherit::Nothing => sys::Inherits::Nothing,
+        Inherit::Listener => sys::Inherits::Listener,
+    };
+    let image = sys::Image::new(&path, &start.program, &start.env, inherits)
         .map_err(|_| format!("{program}: a zero byte in its arguments or its environment"))?;
     let mut command = Command::new(&path);
     command
@@ -188,6 +220,10 @@ struct Keeper {
     line: Line,
     signals: OwnedFd,
     output: Output,
+    /// Where the app speaks of itself, if it was told where,
+    ear: Option<Ear>,
+    /// and what it has said so far.
+    notice: Notice,
     /// Until it is reaped. As long as it is not, its group's number cannot belong to another.
     app: Option<Pid>,
     /// The daemon ordered the end.
@@ -250,9 +286,9 @@ impl Keeper {
                 pipes.push(n);
                 waited.push(PollFd::from_borrowed_fd(pipe, PollFlags::IN));
             }
-            if !self.heard_all {
-                waited.push(PollFd::new(&self.line.socket, PollFlags::IN));
-            }
+            let line = (!self.heard_all).then_some(&self.line.socket);
+            waited.extend(line.map(|socket| PollFd::new(socket, PollFlags::IN)));
+            waited.extend(self.ear.as_ref().map(|ear| PollFd::new(ear, PollFlags::IN)));
             match poll(&mut waited, wake.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(cause) => return Err(cause.into()),
@@ -272,10 +308,20 @@ impl Keeper {
         for n in ready {
             self.output.take(n);
         }
+        self.note();
         if heard {
             self.hear();
         }
         Ok(())
+    }
+
+    /// Pass on what the app says of itself.
+    fn note(&mut self) {
+        if let Some(ear) = &self.ear
+            && ear.take(self.own, &mut self.notice)
+        {
+            self.line.tell(&Report::Notice(self.notice.clone()));
+        }
     }
 
     fn hear(&mut self) {
@@ -343,6 +389,7 @@ impl Keeper {
     fn app_ended(&mut self, status: WaitStatus) {
         self.app = None;
         self.output.drain(LAST_WORDS);
+        self.note();
         let exit = match (status.exit_status(), status.terminating_signal()) {
             (_, Some(signal)) => Exit::Signal(signal),
             (code, None) => Exit::Code(code.unwrap_or(-1)),
@@ -384,6 +431,8 @@ impl Keeper {
 struct Line {
     socket: UnixStream,
     inbox: Vec<u8>,
+    /// A descriptor that came with what was read, and was not taken yet.
+    passed: Option<OwnedFd>,
 }
 
 /// What reading brought.
@@ -398,6 +447,7 @@ impl Line {
         Self {
             socket,
             inbox: Vec::new(),
+            passed: None,
         }
     }
 
@@ -409,9 +459,18 @@ impl Line {
 
     fn fill(&mut self, flags: RecvFlags) -> io::Result<Heard> {
         let mut bytes = [0; 4096];
-        match recv(&self.socket, &mut bytes, flags) {
-            Ok((0, _)) => Ok(Heard::End),
-            Ok((length, _)) => {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        match recvmsg(&self.socket, &mut into, &mut ancillary, flags).map(|came| came.bytes) {
+            Ok(0) => Ok(Heard::End),
+            Ok(length) => {
+                let descriptors = ancillary.drain().filter_map(|message| match message {
+                    RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                    _ => None,
+                });
+                self.passed = descriptors.flatten().next().or(self.passed.take());
                 self.inbox
                     .extend_from_slice(bytes.get(..length).unwrap_or_default());
                 match self.inbox.len() {

@@ -13,6 +13,14 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal};
 
+/// The descriptor of an inherited listening socket, as sd_listen_fds(3) has it: the first after the
+/// three standard ones.
+pub(crate) const LISTEN_FD: i32 = 3;
+
+/// What `LISTEN_PID` begins with, and the room that a number and the end take.
+const LISTEN_PID: &[u8] = b"LISTEN_PID=";
+const DIGITS: usize = 11;
+
 /// A program, its arguments and its environment, as the kernel takes them.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -21,6 +29,9 @@ pub(crate) struct Image {
     envp: Vec<*const c_char>,
     /// What the pointers point into; never touched again.
     _words: Vec<CString>,
+    /// Room for `LISTEN_PID`, whose value is known only to the child itself. `None` if it inherits
+    /// no listening socket.
+    listen_pid: Option<Box<[u8; LISTEN_PID.len() + DIGITS]>>,
 }
 
 // SAFETY: the pointers lead into `_words`, which moves with them, is never changed, and whose strings
@@ -29,6 +40,15 @@ unsafe impl Send for Image {}
 // SAFETY: as above; nothing is written through them.
 unsafe impl Sync for Image {}
 
+/// Whether a program inherits descriptor [`LISTEN_FD`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Inherits {
+    /// It does not.
+    Nothing,
+    /// It does, and its environment says so.
+    Listener,
+}
+
 impl Image {
     /// # Errors
     /// If there is a NUL in any of it.
@@ -36,6 +56,7 @@ impl Image {
         program: &Path,
         args: &[String],
         env: &[(String, String)],
+        inherits: Inherits,
     ) -> Result<Self, NulError> {
         let program = CString::new(program.as_os_str().as_bytes())?;
         let args = args.iter().map(|arg| CString::new(arg.as_str()));
@@ -48,14 +69,57 @@ impl Image {
             let pointers = words.iter().map(|word| word.as_ptr());
             pointers.chain([std::ptr::null()]).collect()
         };
-        let (argv, envp) = (list(&args), list(&words));
+        let listen_pid = match inherits {
+            Inherits::Nothing => None,
+            Inherits::Listener => {
+                words.extend([c"LISTEN_FDS=1", c"LISTEN_FDNAMES=http"].map(CString::from));
+                let mut room = Box::new([0; LISTEN_PID.len() + DIGITS]);
+                room[..LISTEN_PID.len()].copy_from_slice(LISTEN_PID);
+                Some(room)
+            }
+        };
+        let (argv, mut envp) = (list(&args), list(&words));
+        if listen_pid.is_some() {
+            // In place of the end, which the child moves on by one.
+            envp.push(std::ptr::null());
+        }
         words.extend(args);
         Ok(Self {
             program,
             argv,
             envp,
             _words: words,
+            listen_pid,
         })
+    }
+
+    /// Say in the environment that the listening socket is for this very process, and let it
+    /// through `exec`. Makes system calls and writes into room that is there.
+    fn pass_listener(&mut self) -> io::Result<()> {
+        let Some(room) = &mut self.listen_pid else {
+            return Ok(());
+        };
+        let mut digits = [0; DIGITS];
+        let mut length = 0;
+        let mut number = std::process::id();
+        while number > 0 {
+            digits[length] = b'0' + (number % 10) as u8;
+            number /= 10;
+            length += 1;
+        }
+        for (to, digit) in room[LISTEN_PID.len()..]
+            .iter_mut()
+            .zip(digits[..length].iter().rev())
+        {
+            *to = *digit;
+        }
+        let last = self.envp.len() - 2;
+        self.envp[last] = room.as_ptr().cast();
+        // SAFETY: the descriptor is the shim's socket, see `reserve_listen_fd`; its flags are set.
+        match unsafe { libc::fcntl(LISTEN_FD, libc::F_SETFD, 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
     }
 
     /// Become the program. Returns only if that fails.
@@ -79,7 +143,7 @@ impl Image {
 /// file that the kernel does not know to a shell.
 ///
 /// The death signal is tied to the thread that spawns, so that thread must live as long as `parent`.
-pub(crate) fn isolate(command: &mut Command, image: Image, parent: Pid) {
+pub(crate) fn isolate(command: &mut Command, mut image: Image, parent: Pid) {
     let hook = move || {
         rustix::process::setsid()?;
         reset_signals();
@@ -89,6 +153,7 @@ pub(crate) fn isolate(command: &mut Command, image: Image, parent: Pid) {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
         close_range(libc::CLOSE_RANGE_CLOEXEC);
+        image.pass_listener()?;
         Err(image.exec())
     };
     // SAFETY: the hook makes system calls only; it neither allocates nor takes a lock.

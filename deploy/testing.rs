@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::process::{Launcher, Process, Spec, StartError};
+use crate::process::{Launcher, Notify, Process, Spec, StartError};
 
 /// A folder for one test, and processes that live in it.
 pub(crate) struct House {
@@ -31,6 +31,9 @@ impl House {
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: self.folder.path().into(),
             log: self.path("log"),
+            log_size: 16 << 20,
+            listener: None,
+            notify: Notify::No,
         }
     }
 

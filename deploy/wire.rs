@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::Exit;
+use crate::notify::Notice;
+use crate::process::{Exit, Notify};
 
 /// The version of the words below.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The first line down: what to run.
 #[derive(Debug, Serialize, Deserialize)]
@@ -18,6 +19,19 @@ pub(crate) struct Start {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) cwd: PathBuf,
     pub(crate) log: PathBuf,
+    pub(crate) log_size: u64,
+    pub(crate) notify: Notify,
+    pub(crate) inherit: Inherit,
+}
+
+/// Whether a descriptor came along with the first line, which is the app's to inherit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Inherit {
+    /// None did.
+    Nothing,
+    /// A listening socket did.
+    Listener,
 }
 
 /// Further lines down.
@@ -38,6 +52,8 @@ pub(crate) enum Report {
     Started { pid: u32, unix_ns: u64 },
     /// It does not, for this reason; the shim ends.
     Failed { text: String },
+    /// The app said something of itself: this is now true.
+    Notice(Notice),
     /// The app's own process ended; what it started may still be there.
     Exited(Exit),
     /// Nothing of it is left, or `left` processes that cannot be killed; the shim ends.
