@@ -1,11 +1,16 @@
 //! The shapes of the control API: what goes over the socket as JSON. A documented contract: fields
 //! are added, never changed. Knows no handler and no client.
 
+mod events;
+mod record;
+
 use std::net::SocketAddr;
 
 use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
-use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
+
+pub use events::{EventsQuery, Noted, Progress, Summary};
+pub use record::Verb;
 
 /// The query of `PUT /v1/services/NAME/releases`; the body is the file, or a tar of the folder.
 #[derive(Debug, Serialize, Deserialize)]
@@ -58,149 +63,6 @@ pub struct Refusal {
     /// What to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
-}
-
-/// One line of the answer to an order: what has just happened. The last line is `summary`,
-/// `unchanged`, `done` or `failed`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Progress {
-    /// Another deployment of the service is under way; this order waits for its end.
-    Queued {
-        /// The candidate of the deployment under way.
-        behind: ReleaseId,
-    },
-    /// The candidate's process is being started.
-    Starting {
-        /// The candidate.
-        release: ReleaseId,
-        /// Counts the service's deployments.
-        deployment: u32,
-    },
-    /// The candidate runs and is being probed.
-    Started {
-        /// The candidate.
-        release: ReleaseId,
-        /// Where it must listen.
-        address: SocketAddr,
-        /// Its process.
-        pid: u32,
-        /// From the order to here.
-        took_ms: f64,
-    },
-    /// Not healthy yet. May be left out when the reader is slow.
-    Waiting {
-        /// The candidate.
-        release: ReleaseId,
-        /// What the last probe said.
-        probe: String,
-        /// Since the process was started.
-        for_ms: f64,
-    },
-    /// The candidate has proved itself healthy.
-    Healthy {
-        /// The candidate.
-        release: ReleaseId,
-        /// Since the process was started.
-        took_ms: f64,
-        /// How many probes that took.
-        probes: u32,
-    },
-    /// Every new request goes to the candidate.
-    Flipped {
-        /// The candidate.
-        release: ReleaseId,
-        /// From the order to flip until no request could pick the old pool.
-        took_us: f64,
-    },
-    /// The old release still answers requests that it had begun.
-    Draining {
-        /// The old release.
-        release: ReleaseId,
-        /// How many.
-        requests: usize,
-    },
-    /// The old release has no request any more, or its time is over.
-    Drained {
-        /// The old release.
-        release: ReleaseId,
-        /// Since the flip.
-        took_ms: f64,
-        /// How many were still open when `drain.requests` was over.
-        open: usize,
-    },
-    /// Traffic was taken back from the candidate.
-    Reverting {
-        /// The candidate.
-        release: ReleaseId,
-        /// Why.
-        why: Why,
-    },
-    /// The order is carried out: a deployment is live.
-    Summary(Summary),
-    /// Same content and arguments as what is live.
-    Unchanged {
-        /// What is live.
-        release: ReleaseId,
-    },
-    /// An order without a deployment of its own is carried out: stop, a rollback while warm.
-    Done {
-        /// What is true now.
-        text: String,
-    },
-    /// The order failed. What was live before is live still.
-    Failed {
-        /// The candidate, if there was one.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        release: Option<ReleaseId>,
-        /// What serves.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        live: Option<ReleaseId>,
-        /// Why.
-        why: Why,
-    },
-}
-
-impl Progress {
-    /// Whether it is the last line of an order.
-    pub fn is_last(&self) -> bool {
-        matches!(
-            self,
-            Self::Summary(_) | Self::Unchanged { .. } | Self::Done { .. } | Self::Failed { .. }
-        )
-    }
-}
-
-/// How a deployment went, once live. Times in milliseconds unless the name says otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// What is live now.
-    pub release: ReleaseId,
-    /// Counts the service's deployments.
-    pub deployment: u32,
-    /// Where it runs.
-    pub address: SocketAddr,
-    /// Its process.
-    pub pid: u32,
-    /// From the order to the process running.
-    pub start_ms: f64,
-    /// From the process running to its first accepted connection; none if not observed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub listen_ms: Option<f64>,
-    /// From the process running to healthy.
-    pub health_ms: f64,
-    /// From the order to flip until no request could pick the old pool, in microseconds.
-    pub flip_us: f64,
-    /// From the order to the flip.
-    pub live_ms: f64,
-    /// From the flip to the old release's last answer; none if there was no old release or the
-    /// command did not wait for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub drain_ms: Option<f64>,
-    /// Requests of the old release still open when `drain.requests` was over.
-    pub open: usize,
-    /// From the order to here.
-    pub total_ms: f64,
 }
 
 /// The answer to `GET /v1/status`.

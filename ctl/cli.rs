@@ -131,7 +131,7 @@ pub struct Deploy {
     #[arg(long)]
     pub force: bool,
     /// What to wait for: `live` = until traffic has flipped, `drained` = until the old release has
-    /// answered its last request too
+    /// answered its last request too, `settled` = until it is not kept warm any more
     #[arg(long, value_name = "STATE", default_value = "drained")]
     pub wait: Wait,
     /// Print every event as a line of JSON
@@ -147,6 +147,7 @@ pub struct Deploy {
 pub enum Wait {
     Live,
     Drained,
+    Settled,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,9 @@ use crate::places::{self, Whereabouts};
 /// How much of an upload is read at a time.
 const CHUNK: usize = 256 * 1024;
 
+/// What the command line calls itself, before its version.
+pub const AGENT: &str = "hotctl/";
+
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -66,6 +69,7 @@ impl Client {
     fn at(socket: &Path) -> Result<Self, Fault> {
         let http = reqwest::Client::builder()
             .unix_socket(socket)
+            .user_agent(format!("{AGENT}{}", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|cause| Fault::failed(format!("http client: {cause}")))?;
         Ok(Self {

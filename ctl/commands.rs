@@ -223,6 +223,7 @@ async fn follow(
                 }
             }
             Progress::Failed { why, .. } => return Err(print::failure(why)),
+            Progress::Summary(_) if wait == Wait::Drained => return Ok(()),
             progress if progress.is_last() => return Ok(()),
             _ => {}
         }

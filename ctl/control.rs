@@ -10,8 +10,10 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::http::header::USER_AGENT;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -26,13 +28,16 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use crate::api::{
-    CancelQuery, DeployRequest, DeploymentStatus, LogsQuery, Progress, Put, PutQuery, Refusal,
-    ReleaseLine, RunningRelease, ServiceStatus, Status, UploadKind,
+    CancelQuery, DeployRequest, DeploymentStatus, EventsQuery, LogsQuery, Progress, Put, PutQuery,
+    Refusal, ReleaseLine, RunningRelease, ServiceStatus, Status, UploadKind,
 };
+use crate::client;
 use crate::follow;
+use crate::journal::Journal;
 use crate::service::{Order, Unchanged, Which, Wish};
 use crate::site::Site;
 use crate::teller::Teller;
+use crate::who::{Giver, Via, Who};
 
 /// What the API shows and steers.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ pub struct House {
     pub admin: Option<SocketAddr>,
     pub state: PathBuf,
     pub since: Instant,
+    pub journal: Journal,
 }
 
 /// One service and its mailbox.
@@ -56,6 +62,7 @@ pub struct Resident {
 pub fn router(house: Arc<House>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/events", get(events))
         .route(
             "/v1/services/{service}/releases",
             put(put_release).get(releases),
@@ -80,6 +87,23 @@ pub fn router(house: Arc<House>) -> Router {
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     uid: Option<u32>,
+}
+
+/// Who gives an order, and by which client.
+impl<S: Sync> FromRequestParts<S> for Giver {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        let caller = parts.extensions.get::<ConnectInfo<Caller>>();
+        let uid = caller.and_then(|ConnectInfo(caller)| caller.uid);
+        let uid = uid.ok_or_else(|| Refused::new(StatusCode::FORBIDDEN, "nobody is there"))?;
+        let agent = parts.headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+        let ours = agent.is_some_and(|agent| agent.starts_with(client::AGENT.as_bytes()));
+        Ok(Self {
+            who: Who::of(uid).await,
+            via: if ours { Via::Cli } else { Via::Api },
+        })
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Caller {
@@ -116,7 +140,7 @@ async fn only_ourselves(
 
 /// An answer that is not 2xx.
 #[derive(Debug)]
-struct Refused {
+pub struct Refused {
     status: StatusCode,
     refusal: Refusal,
 }
@@ -183,6 +207,7 @@ async fn put_release(
 async fn deploy(
     State(house): State<Arc<House>>,
     Path(service): Path<String>,
+    by: Giver,
     Json(request): Json<DeployRequest>,
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
@@ -214,28 +239,45 @@ async fn deploy(
             Unchanged::Nothing
         },
     };
-    order(resident, wish).await
+    order(resident, by, wish).await
 }
 
-async fn rollback(house: State<Arc<House>>, service: Path<String>) -> Result<Response, Refused> {
-    order(house.resident(&service)?, Wish::Rollback).await
+async fn rollback(
+    house: State<Arc<House>>,
+    service: Path<String>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    order(house.resident(&service)?, by, Wish::Rollback).await
 }
 
-async fn stop(house: State<Arc<House>>, service: Path<String>) -> Result<Response, Refused> {
-    order(house.resident(&service)?, Wish::Stop).await
+async fn stop(
+    house: State<Arc<House>>,
+    service: Path<String>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    order(house.resident(&service)?, by, Wish::Stop).await
 }
 
-async fn start(house: State<Arc<House>>, service: Path<String>) -> Result<Response, Refused> {
-    order(house.resident(&service)?, Wish::Start).await
+async fn start(
+    house: State<Arc<House>>,
+    service: Path<String>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    order(house.resident(&service)?, by, Wish::Start).await
 }
 
-async fn restart(house: State<Arc<House>>, service: Path<String>) -> Result<Response, Refused> {
-    order(house.resident(&service)?, Wish::Restart).await
+async fn restart(
+    house: State<Arc<House>>,
+    service: Path<String>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    order(house.resident(&service)?, by, Wish::Restart).await
 }
 
 async fn cancel(
     house: State<Arc<House>>,
     service: Path<String>,
+    by: Giver,
     Query(query): Query<CancelQuery>,
 ) -> Result<Response, Refused> {
     let which = match query {
@@ -246,13 +288,18 @@ async fn cancel(
         CancelQuery { waiting: true, .. } => Which::Waiting,
         _ => Which::Any,
     };
-    order(house.resident(&service)?, Wish::Cancel(which)).await
+    order(house.resident(&service)?, by, Wish::Cancel(which)).await
 }
 
 /// Put a wish into the mailbox; what becomes of it is streamed back, a line of JSON an event. The
 /// order stands whether or not anybody reads them.
-async fn order(resident: &Resident, wish: Wish) -> Result<Response, Refused> {
-    let (tell, progress) = Teller::new();
+async fn order(resident: &Resident, by: Giver, wish: Wish) -> Result<Response, Refused> {
+    let (tell, progress) = Teller::new(
+        wish.verb(),
+        by,
+        &resident.site.name,
+        &resident.site.means.journal,
+    );
     resident
         .orders
         .send(Order { wish, tell })
@@ -322,6 +369,31 @@ async fn logs(
         Body::from_stream(lines),
     )
         .into_response())
+}
+
+/// What has happened, and what happens, a line of JSON an event.
+async fn events(
+    State(house): State<Arc<House>>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Response, Refused> {
+    if let Some(service) = &query.service {
+        house.resident(service.as_str())?;
+    }
+    let newest = house.journal.newest();
+    let after = query
+        .after
+        .or_else(|| query.last.map(|last| newest.saturating_sub(last)))
+        .unwrap_or(0);
+    let reader = house.journal.after(after, query.service);
+    let lines = stream::unfold(reader, move |mut reader| async move {
+        let lines = if query.follow {
+            reader.follow().await?
+        } else {
+            reader.next().await?
+        };
+        Some((Ok::<_, Infallible>(lines), reader))
+    });
+    Ok(ndjson(Body::from_stream(lines)))
 }
 
 async fn status(State(house): State<Arc<House>>) -> Json<Status> {

@@ -22,9 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use crate::api::Noted;
 use crate::cli::{Places, Serve};
 use crate::control::{self, House, Resident};
 use crate::fault::Fault;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::places::{self, Whereabouts};
 use crate::service;
@@ -107,6 +109,13 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
     let state = places.state.clone().unwrap_or_else(|| here.state());
     places::check_socket_path(&socket)?;
     let state = StateFolder::open(&absolute(&state)?)?;
+    let journal = Journal::open(state.root()).map_err(|cause| {
+        Fault::config(format!(
+            "state {}: events.ndjson: {cause}",
+            state.root().display()
+        ))
+        .hint("mend its permissions, or move it away")
+    })?;
     let listeners = config
         .listen
         .iter()
@@ -134,6 +143,7 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
         switch,
         traffic,
         metrics,
+        journal,
         ports: Ports::new(config.ports),
         state,
         shards: threads,
@@ -215,6 +225,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
         admin: admin.as_ref().map(local).transpose()?,
         state: means.state.root().to_owned(),
         since: Instant::now(),
+        journal: means.journal.clone(),
     });
     let shown = house.clone();
     means.metrics.releases_from(move || {
@@ -248,6 +259,13 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     let shown: Vec<String> = listen.iter().map(ToString::to_string).collect();
     info!(listen = %shown.join(" "), control = %socket.path.display(), state = %means.state.root().display(),
         "hotctl {} serves", env!("CARGO_PKG_VERSION"));
+    means.journal.note(
+        None,
+        Noted::DaemonStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+        },
+    );
 
     loop {
         tokio::select! {
@@ -256,6 +274,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
             _ = hangup.recv() => info!("hangup ignored: the configuration is read at the start"),
         }
     }
+    means.journal.note(None, Noted::DaemonStopping);
     // Requests first: what is in flight is answered while the apps still run.
     info!("ending: no new connections, finishing what is in flight (again to end at once)");
     let _ = stage.send(Stage::Closing);
@@ -275,6 +294,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     }
     drop(control);
     drop(socket);
+    means.journal.flush().await;
     info!("ended");
     Ok(())
 }

@@ -11,6 +11,7 @@ mod daemon;
 mod fault;
 mod follow;
 mod hands;
+mod journal;
 mod log;
 mod metrics;
 mod places;
@@ -19,6 +20,7 @@ mod service;
 mod site;
 mod store;
 mod teller;
+mod who;
 
 use std::process::ExitCode;
 

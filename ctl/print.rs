@@ -148,6 +148,7 @@ impl Paper {
 /// An event as a line, if it has one of its own.
 fn event(progress: &Progress) -> Option<String> {
     Some(match progress {
+        Progress::Ordered { .. } => return None,
         Progress::Queued { behind } => format!("waiting for {behind} to end"),
         Progress::Starting { release, .. } => format!("{release} starting"),
         Progress::Started {
@@ -204,6 +205,7 @@ fn event(progress: &Progress) -> Option<String> {
                 parts.join(", ")
             )
         }
+        Progress::Settled { release, .. } => format!("{release} settled"),
         Progress::Unchanged { release } => {
             format!("{release} is live already: unchanged, nothing to do")
         }

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::api::Progress;
+use crate::api::{Progress, Verb};
 use crate::hands::DeployHands;
 use crate::site::{Keep, Site};
 use crate::teller::Teller;
@@ -50,6 +50,20 @@ pub enum Wish {
     Restart,
     /// End a deployment.
     Cancel(Which),
+}
+
+impl Wish {
+    /// What is asked for, in a word.
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Deploy { .. } => Verb::Deploy,
+            Self::Rollback => Verb::Rollback,
+            Self::Stop => Verb::Stop,
+            Self::Start => Verb::Start,
+            Self::Restart => Verb::Restart,
+            Self::Cancel(_) => Verb::Cancel,
+        }
+    }
 }
 
 /// Which deployment is meant.
@@ -370,6 +384,10 @@ impl Desk {
         match &failed {
             None => {
                 info!(%release, "deployment done");
+                active.tell.tell(Progress::Settled {
+                    release: release.clone(),
+                    deployment: deployment.number,
+                });
                 if let Some(old) = deployment.from {
                     self.site.retire(old);
                 }

@@ -29,6 +29,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tracing::error;
 
 use crate::fault::Fault;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::StateFolder;
 
@@ -40,6 +41,7 @@ pub struct Means {
     pub switch: Arc<Switch>,
     pub traffic: Arc<hotctl_proxy::Metrics>,
     pub metrics: Arc<Metrics>,
+    pub journal: Journal,
     pub ports: Ports,
     pub state: StateFolder,
     /// How many shards the switch has; pools are made alike.

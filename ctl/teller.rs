@@ -1,11 +1,15 @@
-//! Tells the one who gave an order what becomes of it. Losing the listener changes nothing.
+//! Tells the one who gave an order what becomes of it, and the journal and the record with them.
+//! Losing the listener changes nothing.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use hotctl_config::names::ServiceName;
 use tokio::sync::mpsc;
 
-use crate::api::Progress;
+use crate::api::{Noted, Progress, Verb};
+use crate::journal::Journal;
+use crate::who::Giver;
 
 /// Lines that may lie unread. When the reader is so slow that it is full, lines are lost, never
 /// the deployment held up; what is said often (`waiting`) gives way first.
@@ -13,28 +17,90 @@ const UNREAD: usize = 128;
 /// Places kept free for what is said once.
 const RESERVED: usize = 32;
 
-/// The speaking end of an order.
+/// The speaking end of an order; a cheap handle.
 #[derive(Debug, Clone)]
-pub struct Teller {
-    to: Arc<Mutex<Option<mpsc::Sender<Progress>>>>,
+pub struct Teller(Arc<Story>);
+
+/// One order and what has been told of it.
+#[derive(Debug)]
+struct Story {
+    verb: Verb,
+    by: Giver,
+    service: ServiceName,
+    journal: Journal,
     ordered: Instant,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    /// Gone with the last line.
+    to: Option<mpsc::Sender<Progress>>,
+    settled: Settled,
+}
+
+/// A deployment may settle before the old release has given its last answer; it is told after that.
+#[derive(Debug)]
+enum Settled {
+    BeforeSummary,
+    Waits(Progress),
+    AfterSummary,
 }
 
 impl Teller {
-    /// A teller, and where its lines are read.
-    pub fn new() -> (Self, mpsc::Receiver<Progress>) {
+    /// A teller for an order of a service, and where its lines are read.
+    pub fn new(
+        verb: Verb,
+        by: Giver,
+        service: &ServiceName,
+        journal: &Journal,
+    ) -> (Self, mpsc::Receiver<Progress>) {
         let (send, receive) = mpsc::channel(UNREAD);
-        let teller = Self {
-            to: Arc::new(Mutex::new(Some(send))),
+        let story = Story {
+            verb,
+            by,
+            service: service.clone(),
+            journal: journal.clone(),
             ordered: Instant::now(),
+            told: Mutex::new(Told {
+                to: Some(send),
+                settled: Settled::BeforeSummary,
+            }),
         };
-        (teller, receive)
+        (Self(Arc::new(story)), receive)
     }
 
     /// Say one line. The last line of an order ends it; later ones are not said.
     pub fn tell(&self, progress: Progress) {
-        let mut to = self.to.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(sender) = to.as_ref() else { return };
+        let mut told = self.0.told();
+        let progress = match (progress, &told.settled) {
+            (progress @ Progress::Settled { .. }, Settled::BeforeSummary) => {
+                told.settled = Settled::Waits(progress);
+                return;
+            }
+            (progress, _) => progress,
+        };
+        let summary = matches!(progress, Progress::Summary(_));
+        self.0.say(&mut told, progress);
+        if summary
+            && let Settled::Waits(settled) =
+                std::mem::replace(&mut told.settled, Settled::AfterSummary)
+        {
+            self.0.say(&mut told, settled);
+        }
+    }
+
+    /// Since the order was given.
+    pub fn elapsed(&self) -> Duration {
+        self.0.ordered.elapsed()
+    }
+}
+
+impl Story {
+    fn say(&self, told: &mut Told, progress: Progress) {
+        let Some(sender) = &told.to else { return };
+        self.journal
+            .note(Some(&self.service), self.as_noted(&progress));
         let last = progress.is_last();
         let often = matches!(progress, Progress::Waiting { .. });
         if !often || sender.capacity() > RESERVED {
@@ -42,13 +108,37 @@ impl Teller {
             let _ = sender.try_send(progress);
         }
         if last {
-            *to = None;
+            told.to = None;
         }
     }
 
-    /// Since the order was given.
-    pub fn elapsed(&self) -> Duration {
-        self.ordered.elapsed()
+    fn as_noted(&self, progress: &Progress) -> Noted {
+        match progress {
+            // It has never become a deployment.
+            Progress::Failed {
+                release: None, why, ..
+            } => Noted::OrderRefused {
+                verb: self.verb,
+                by: self.by.clone(),
+                why: why.clone(),
+            },
+            progress => Noted::Progress(progress.clone()),
+        }
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        // The old release was cut before its last answer: there is no summary to wait for.
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Settled::Waits(settled) = std::mem::replace(&mut told.settled, Settled::AfterSummary)
+        {
+            self.say(&mut told, settled);
+        }
     }
 }
 
@@ -62,9 +152,38 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
 
-    #[test]
-    fn a_listener_that_does_not_listen_misses_waiting_lines_and_not_the_last_one() {
-        let (teller, mut lines) = Teller::new();
+    fn teller(folder: &tempfile::TempDir) -> (Teller, mpsc::Receiver<Progress>, Journal) {
+        let journal = Journal::open(folder.path()).unwrap();
+        let web = "web".parse().unwrap();
+        let (teller, lines) = Teller::new(Verb::Deploy, Giver::daemon(), &web, &journal);
+        (teller, lines, journal)
+    }
+
+    fn done(text: &str) -> Progress {
+        Progress::Done { text: text.into() }
+    }
+
+    fn settled() -> Progress {
+        Progress::Settled {
+            release: "web@2".parse().unwrap(),
+            deployment: 2,
+        }
+    }
+
+    fn summary() -> Progress {
+        let text = r#"{"event":"summary","release":"web@2","deployment":2,"address":"127.0.0.1:1",
+            "pid":1,"start_ms":1,"health_ms":1,"flip_us":1,"live_ms":1,"open":0,"total_ms":1}"#;
+        serde_json::from_str(text).unwrap()
+    }
+
+    fn heard(lines: &mut mpsc::Receiver<Progress>) -> Vec<Progress> {
+        std::iter::from_fn(|| lines.try_recv().ok()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_does_not_listen_misses_waiting_lines_and_not_the_last_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (teller, mut lines, journal) = teller(&folder);
         for n in 0..1000 {
             teller.tell(Progress::Waiting {
                 release: "web@1".parse().unwrap(),
@@ -72,23 +191,32 @@ mod tests {
                 for_ms: 0.0,
             });
         }
-        teller.tell(Progress::Done {
-            text: "stopped".into(),
-        });
-        teller.tell(Progress::Done {
-            text: "too late".into(),
-        });
-        let mut heard = Vec::new();
-        while let Ok(line) = lines.try_recv() {
-            heard.push(line);
-        }
-        assert_eq!(
-            heard.last(),
-            Some(&Progress::Done {
-                text: "stopped".into()
-            })
-        );
+        teller.tell(done("stopped"));
+        teller.tell(done("too late"));
+        let heard = heard(&mut lines);
+        assert_eq!(heard.last(), Some(&done("stopped")));
         assert_eq!(heard.len(), UNREAD - RESERVED + 1);
         assert!(lines.is_closed());
+        assert_eq!(journal.newest(), 1001);
+    }
+
+    #[tokio::test]
+    async fn a_deployment_settles_after_the_last_answer_of_the_old_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let (teller, mut lines, _) = teller(&folder);
+        teller.tell(settled());
+        assert_eq!(heard(&mut lines), []);
+        teller.tell(summary());
+        assert_eq!(heard(&mut lines), [summary(), settled()]);
+        assert!(lines.is_closed());
+    }
+
+    #[tokio::test]
+    async fn a_deployment_settles_also_where_the_old_release_was_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        let (teller, mut lines, _) = teller(&folder);
+        teller.tell(settled());
+        drop(teller);
+        assert_eq!(heard(&mut lines), [settled()]);
     }
 }

@@ -1,0 +1,271 @@
+//! The shapes of what happens: the lines of an order's answer, and the events of the journal.
+
+use std::net::SocketAddr;
+
+use hotctl_config::names::{ReleaseId, ServiceName, Slot};
+use hotctl_deploy::why::Why;
+use serde::{Deserialize, Serialize};
+
+use super::record::Verb;
+use crate::who::Giver;
+
+/// One line of the answer to an order: what has just happened. The last line is `settled`,
+/// `unchanged`, `done` or `failed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Progress {
+    /// The order stands: it is a deployment of its own, begun now or when its turn comes.
+    Ordered {
+        /// The candidate.
+        release: ReleaseId,
+        /// Counts the service's deployments.
+        deployment: u32,
+        /// What was asked for.
+        verb: Verb,
+        /// Who asked.
+        by: Giver,
+    },
+    /// Another deployment of the service is under way; this order waits for its end.
+    Queued {
+        /// The candidate of the deployment under way.
+        behind: ReleaseId,
+    },
+    /// The candidate's process is being started.
+    Starting {
+        /// The candidate.
+        release: ReleaseId,
+        /// Counts the service's deployments.
+        deployment: u32,
+    },
+    /// The candidate runs and is being probed.
+    Started {
+        /// The candidate.
+        release: ReleaseId,
+        /// Where it must listen.
+        address: SocketAddr,
+        /// Its process.
+        pid: u32,
+        /// From the order to here.
+        took_ms: f64,
+    },
+    /// Not healthy yet. May be left out when the reader is slow.
+    Waiting {
+        /// The candidate.
+        release: ReleaseId,
+        /// What the last probe said.
+        probe: String,
+        /// Since the process was started.
+        for_ms: f64,
+    },
+    /// The candidate has proved itself healthy.
+    Healthy {
+        /// The candidate.
+        release: ReleaseId,
+        /// Since the process was started.
+        took_ms: f64,
+        /// How many probes that took.
+        probes: u32,
+    },
+    /// Every new request goes to the candidate.
+    Flipped {
+        /// The candidate.
+        release: ReleaseId,
+        /// From the order to flip until no request could pick the old pool.
+        took_us: f64,
+    },
+    /// The old release still answers requests that it had begun.
+    Draining {
+        /// The old release.
+        release: ReleaseId,
+        /// How many.
+        requests: usize,
+    },
+    /// The old release has no request any more, or its time is over.
+    Drained {
+        /// The old release.
+        release: ReleaseId,
+        /// Since the flip.
+        took_ms: f64,
+        /// How many were still open when `drain.requests` was over.
+        open: usize,
+    },
+    /// Traffic was taken back from the candidate.
+    Reverting {
+        /// The candidate.
+        release: ReleaseId,
+        /// Why.
+        why: Why,
+    },
+    /// A deployment is live, and the old release has given its last answer.
+    Summary(Summary),
+    /// The old release is no longer kept warm: traffic does not flip back by itself any more.
+    Settled {
+        /// What is live.
+        release: ReleaseId,
+        /// Counts the service's deployments.
+        deployment: u32,
+    },
+    /// Same content and arguments as what is live.
+    Unchanged {
+        /// What is live.
+        release: ReleaseId,
+    },
+    /// An order without a deployment of its own is carried out: stop, a rollback while warm.
+    Done {
+        /// What is true now.
+        text: String,
+    },
+    /// The order failed. What was live before is live still, or again.
+    Failed {
+        /// The candidate, if there was one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        release: Option<ReleaseId>,
+        /// What serves.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        live: Option<ReleaseId>,
+        /// Why.
+        why: Why,
+    },
+}
+
+impl Progress {
+    /// Whether it is the last line of an order.
+    pub fn is_last(&self) -> bool {
+        matches!(
+            self,
+            Self::Settled { .. } | Self::Unchanged { .. } | Self::Done { .. } | Self::Failed { .. }
+        )
+    }
+}
+
+/// How a deployment went, once live. Times in milliseconds unless the name says otherwise.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// What is live now.
+    pub release: ReleaseId,
+    /// Counts the service's deployments.
+    pub deployment: u32,
+    /// Where it runs.
+    pub address: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+    /// From the order to the process running.
+    pub start_ms: f64,
+    /// From the process running to its first accepted connection; none if not observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listen_ms: Option<f64>,
+    /// From the process running to healthy.
+    pub health_ms: f64,
+    /// From the order to flip until no request could pick the old pool, in microseconds.
+    pub flip_us: f64,
+    /// From the order to the flip.
+    pub live_ms: f64,
+    /// From the flip to the old release's last answer; none if there was no old release or the
+    /// command did not wait for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_ms: Option<f64>,
+    /// Requests of the old release still open when `drain.requests` was over.
+    pub open: usize,
+    /// From the order to here.
+    pub total_ms: f64,
+}
+
+/// What the journal holds of one instant: a line of `GET /v1/events`, beside its number, its time and
+/// its service. Never arguments or an environment: those may hold secrets.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Noted {
+    /// The daemon serves.
+    DaemonStarted {
+        /// hotctl's own version.
+        version: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// The daemon was told to end.
+    DaemonStopping,
+    /// An order was refused before it became a deployment.
+    OrderRefused {
+        /// What was asked for.
+        verb: Verb,
+        /// Who asked.
+        by: Giver,
+        /// Why not.
+        why: Why,
+    },
+    /// Somebody wants a deployment to end.
+    CancelOrdered {
+        /// Its candidate.
+        release: ReleaseId,
+        /// Counts the service's deployments.
+        deployment: u32,
+        /// Who.
+        by: Giver,
+    },
+    /// A process that serves, or is kept warm, ended by itself.
+    InstanceExited {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// Its process.
+        pid: u32,
+        /// How: `exit status 1`, `signal SIGKILL`.
+        exit: String,
+    },
+    /// It was started again.
+    InstanceRestarted {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// Its new process.
+        pid: u32,
+    },
+    /// A process that serves has failed `health.fall` probes in a row, or real requests.
+    Unhealthy {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// What the last probe, or the last request, said.
+        text: String,
+    },
+    /// It is healthy again.
+    HealthyAgain {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+    },
+    /// Traffic has flipped back without anybody asking.
+    FlipBack {
+        /// From the release that failed.
+        from: ReleaseId,
+        /// To the one that was kept warm.
+        to: ReleaseId,
+        /// Why.
+        why: Why,
+    },
+    /// A line of the answer to an order.
+    #[serde(untagged)]
+    Progress(Progress),
+}
+
+/// The query of `GET /v1/events`; empty = everything that is kept.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventsQuery {
+    /// Only what came after the event of this number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<u64>,
+    /// Begin with the newest so many, where `after` is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<u64>,
+    /// Only of this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// Go on as it happens.
+    #[serde(default)]
+    pub follow: bool,
+}
