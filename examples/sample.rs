@@ -1,5 +1,5 @@
 //! A small web app, the backend of the demo, the tests and the benches: well-behaved unless a flag
-//! says otherwise. Knows nothing about hotctl, only `PORT` and `HOST`.
+//! says otherwise. Knows nothing about hotctl, only how it is told where to listen.
 //!
 //! `GET /` answers the version: `--version-text`, else `SAMPLE_VERSION`, else what stands at the end
 //! of this program's own file after `sample-version:`. So a copy with a line appended is another
@@ -9,8 +9,12 @@
 mod flags;
 #[path = "sample/http.rs"]
 mod http;
+#[path = "sample/listen.rs"]
+mod listen;
 #[path = "sample/misbehave.rs"]
 mod misbehave;
+#[path = "sample/notify.rs"]
+mod notify;
 #[path = "sample/routes.rs"]
 mod routes;
 
@@ -19,13 +23,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
 use flags::{Flags, OnTerm};
 use http::Connection;
+use listen::{Listener, Stream};
 use routes::App;
 
 fn main() -> ExitCode {
@@ -57,11 +61,14 @@ fn main() -> ExitCode {
 async fn serve(flags: Flags) -> io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
-    let (host, port) = flags.address();
-    let listener = TcpListener::bind((host.as_str(), port))
-        .await
-        .map_err(|e| io::Error::new(e.kind(), format!("{host}:{port}: {e}")))?;
-    misbehave::say(&format!("listening on {}", listener.local_addr()?));
+    let listener = Listener::open(flags.place()).await?;
+    misbehave::say(&format!("listening on {}", listener.name()?));
+    if let Some(after) = flags.notify_after {
+        tokio::spawn(notify::ready(after));
+    }
+    if let Some(after) = flags.exit_after {
+        tokio::spawn(misbehave::exit(after));
+    }
 
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App::new(flags, stopping));
@@ -69,7 +76,7 @@ async fn serve(flags: Flags) -> io::Result<()> {
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(converse(stream, app.clone())); }
+                Ok(stream) => { connections.spawn(converse(stream, app.clone())); }
                 // Out of file descriptors, or a client that is gone already: the next may do.
                 Err(_) => tokio::task::yield_now().await,
             },
@@ -83,7 +90,7 @@ async fn serve(flags: Flags) -> io::Result<()> {
     misbehave::say("stopping");
     let _ = stop.send(true);
     // Who is in the backlog has a connection as far as they can tell, and gets an answer.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+    while let Some(Ok(stream)) = listener.accept().now_or_never() {
         connections.spawn(converse(stream, app.clone()));
     }
     drop(listener);
@@ -93,8 +100,7 @@ async fn serve(flags: Flags) -> io::Result<()> {
 }
 
 /// Answer the requests of one connection, one after the other.
-async fn converse(stream: TcpStream, app: Arc<App>) {
-    let _ = stream.set_nodelay(true);
+async fn converse(stream: Stream, app: Arc<App>) {
     let mut connection = Connection::new(stream);
     loop {
         // A client that goes away is not this app's trouble.

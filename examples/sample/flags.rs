@@ -3,13 +3,16 @@
 use std::env;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const HELP: &str = "\
-A small web app for demos, tests and benches. Listens on HOST:PORT (default 127.0.0.1:8000).
+A small web app for demos, tests and benches. Listens on the socket it inherits if LISTEN_FDS=1, else
+on the unix socket SOCKET, else on HOST:PORT (default 127.0.0.1:8000).
 
   --version-text TEXT   what GET / answers
   --marker TEXT         looked at by nobody; makes the command another one
+  --notify-after-ms N   says STATUS=warming up to NOTIFY_SOCKET, and after N milliseconds READY=1
 
 Answers:
   /                     the version (and x-version, x-pid on every answer)
@@ -35,6 +38,10 @@ Misbehaves:
   --listen-on PORT      listens there instead
   --start-delay-ms N    listens only then
   --always-500          answers everything with 500
+  --fail-after-ms N     from then on answers everything with 500
+  --fail-real-after-ms N
+                        from then on answers everything but /up with 500
+  --exit-after-ms N     ends with status 1 then
   --hang                accepts and never answers
   --ignore-term         goes on after SIGTERM
   --fork-children       leaves a child, one in a session of its own, and one that is nobody's
@@ -54,8 +61,26 @@ pub enum OnTerm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     Well,
-    Always500,
+    /// With 500 from this time after the start on, and until then well.
+    Failing(Failing, Duration),
     Never,
+}
+
+/// Which requests are answered with 500.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failing {
+    All,
+    /// All but `/up`.
+    Real,
+}
+
+/// Where the app listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On the socket that it inherits.
+    Inherited,
+    Unix(PathBuf),
+    Port(String, u16),
 }
 
 /// What happens before the app listens.
@@ -87,6 +112,8 @@ pub struct Flags {
     pub on_term: OnTerm,
     pub start_delay: Duration,
     pub drop_idle_after: Option<Duration>,
+    pub notify_after: Option<Duration>,
+    pub exit_after: Option<Duration>,
     pub listen_on: Option<u16>,
     pub fork_children: bool,
     pub flood_stdout: bool,
@@ -111,6 +138,8 @@ impl Flags {
             on_term: OnTerm::Stop,
             start_delay: Duration::ZERO,
             drop_idle_after: None,
+            notify_after: None,
+            exit_after: None,
             listen_on: None,
             fork_children: false,
             flood_stdout: false,
@@ -130,17 +159,21 @@ impl Flags {
                 "--segv" => flags.start = Start::Segv,
                 "--never-listen" => flags.start = Start::NeverListen,
                 "--listen-on" => flags.listen_on = Some(number(&value()?)?),
-                "--always-500" => flags.manner = Manner::Always500,
+                "--always-500" => flags.manner = Manner::Failing(Failing::All, Duration::ZERO),
+                "--fail-after-ms" => {
+                    flags.manner = Manner::Failing(Failing::All, millis(&value()?)?);
+                }
+                "--fail-real-after-ms" => {
+                    flags.manner = Manner::Failing(Failing::Real, millis(&value()?)?);
+                }
+                "--exit-after-ms" => flags.exit_after = Some(millis(&value()?)?),
+                "--notify-after-ms" => flags.notify_after = Some(millis(&value()?)?),
                 "--hang" => flags.manner = Manner::Never,
                 "--ignore-term" => flags.on_term = OnTerm::Ignore,
                 "--fork-children" => flags.fork_children = true,
                 "--flood-stdout" => flags.flood_stdout = true,
-                "--start-delay-ms" => {
-                    flags.start_delay = Duration::from_millis(number(&value()?)?);
-                }
-                "--drop-idle-after" => {
-                    flags.drop_idle_after = Some(Duration::from_millis(number(&value()?)?));
-                }
+                "--start-delay-ms" => flags.start_delay = millis(&value()?)?,
+                "--drop-idle-after" => flags.drop_idle_after = Some(millis(&value()?)?),
                 "--child" => {
                     flags.child = Some(match value()?.as_str() {
                         "sleeper" => Child::Sleeper,
@@ -162,11 +195,24 @@ impl Flags {
     }
 
     /// Where to listen. A `PORT` that is no number is as good as none, as with most apps.
-    pub fn address(&self) -> (String, u16) {
+    pub fn place(&self) -> Place {
         let host = env::var("HOST").unwrap_or_else(|_| "127.0.0.1".to_string());
+        if let Some(port) = self.listen_on {
+            return Place::Port(host, port);
+        }
+        if env::var("LISTEN_FDS").is_ok_and(|count| count == "1") {
+            return Place::Inherited;
+        }
+        if let Some(path) = env::var_os("SOCKET") {
+            return Place::Unix(path.into());
+        }
         let port = env::var("PORT").ok().and_then(|text| text.parse().ok());
-        (host, self.listen_on.or(port).unwrap_or(8000))
+        Place::Port(host, port.unwrap_or(8000))
     }
+}
+
+fn millis(text: &str) -> Result<Duration, String> {
+    number(text).map(Duration::from_millis)
 }
 
 fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {

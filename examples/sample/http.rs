@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
+use crate::listen::Stream;
 use crate::routes::App;
 
 /// The longest head that is read.
@@ -29,7 +29,7 @@ pub struct Head {
 
 /// One client, between two requests or within one.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     unread: BytesMut,
     body: Body,
     expects_continue: bool,
@@ -143,7 +143,7 @@ impl Head {
 
 impl Connection {
     /// A client that has just come.
-    pub fn new(stream: TcpStream) -> Self {
+    pub fn new(stream: Stream) -> Self {
         Self {
             stream,
             unread: BytesMut::new(),
@@ -277,7 +277,7 @@ impl Connection {
     }
 
     /// The bare stream, for what comes after an upgrade, and what has been read of it already.
-    pub fn into_stream(self) -> (TcpStream, Bytes) {
+    pub fn into_stream(self) -> (Stream, Bytes) {
         (self.stream, self.unread.freeze())
     }
 }

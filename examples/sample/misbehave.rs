@@ -54,6 +54,13 @@ pub fn before_listening(flags: &Flags) -> Option<ExitCode> {
     }
 }
 
+/// The end of the process, when it is time.
+pub async fn exit(after: Duration) {
+    tokio::time::sleep(after).await;
+    eprintln!("sample: ending, as asked");
+    std::process::exit(1);
+}
+
 fn be(child: Child) -> ExitCode {
     match child {
         Child::Sleeper => sleep(),

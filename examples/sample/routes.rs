@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::env;
 use std::fmt::Write as _;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::flags::{Flags, Manner};
+use crate::flags::{Failing, Flags, Manner};
 use crate::http::{After, Connection, Framing, Head};
 
 /// What every request of the app shares.
@@ -24,6 +24,7 @@ pub struct App {
     /// The names that `/let-go` was asked for.
     let_go: watch::Sender<HashSet<String>>,
     pid: u32,
+    begun: Instant,
 }
 
 impl App {
@@ -34,6 +35,7 @@ impl App {
             stopping,
             let_go: watch::Sender::new(HashSet::new()),
             pid: std::process::id(),
+            begun: Instant::now(),
         }
     }
 
@@ -75,7 +77,9 @@ pub async fn answer(
 ) -> io::Result<Option<Connection>> {
     match app.flags.manner {
         Manner::Well => {}
-        Manner::Always500 => {
+        Manner::Failing(Failing::Real, _) if head.path == "/up" => {}
+        Manner::Failing(_, after) if app.begun.elapsed() < after => {}
+        Manner::Failing(..) => {
             return simple(connection, head, app, 500, "", "broken, as asked\n").await;
         }
         Manner::Never => {
