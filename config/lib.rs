@@ -18,6 +18,7 @@ pub mod names;
 pub mod pattern;
 mod phrase;
 mod read;
+mod schema;
 mod source;
 pub mod suggest;
 mod tree;

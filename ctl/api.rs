@@ -8,12 +8,15 @@ use std::net::SocketAddr;
 
 use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
-pub use events::{EventsQuery, Noted, Progress, Summary};
+pub use events::{EventLine, EventsQuery, Noted, Progress, Summary};
 pub use record::Verb;
 
 /// The query of `PUT /v1/services/NAME/releases`; the body is the file, or a tar of the folder.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PutQuery {
     /// What the body is.
     pub kind: UploadKind,
@@ -22,7 +25,7 @@ pub struct PutQuery {
 }
 
 /// What is uploaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum UploadKind {
     /// An executable file, as it is.
@@ -32,14 +35,14 @@ pub enum UploadKind {
 }
 
 /// The answer to `PUT /v1/services/NAME/releases`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Put {
     /// The content's digest, to deploy it by.
     pub digest: Digest,
 }
 
 /// The body of `POST /v1/services/NAME/deployments`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployRequest {
     /// What `PUT …/releases` answered.
@@ -56,7 +59,7 @@ pub struct DeployRequest {
 }
 
 /// The body of an answer that is not 2xx.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Refusal {
     /// What is wrong, object first.
     pub error: String,
@@ -66,7 +69,7 @@ pub struct Refusal {
 }
 
 /// The answer to `GET /v1/status`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
     /// hotctl's own version.
     pub version: String,
@@ -75,8 +78,10 @@ pub struct Status {
     /// Since the daemon started.
     pub uptime_s: f64,
     /// Where requests are taken, ports resolved.
+    #[schema(value_type = Vec<String>)]
     pub listen: Vec<SocketAddr>,
     /// Where metrics are, if anywhere.
+    #[schema(value_type = Option<String>)]
     pub admin: Option<SocketAddr>,
     /// The state folder.
     pub state: String,
@@ -85,7 +90,7 @@ pub struct Status {
 }
 
 /// One service.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServiceStatus {
     /// Its name.
     pub name: ServiceName,
@@ -106,7 +111,7 @@ pub struct ServiceStatus {
 }
 
 /// A release that runs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct RunningRelease {
     /// Which.
     pub release: ReleaseId,
@@ -115,6 +120,7 @@ pub struct RunningRelease {
     /// `live`, `candidate`, `warm` or `draining`.
     pub role: String,
     /// Its address.
+    #[schema(value_type = String)]
     pub address: SocketAddr,
     /// The app's process; none while it is being started again.
     pub pid: Option<u32>,
@@ -129,7 +135,7 @@ pub struct RunningRelease {
 }
 
 /// A deployment under way.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeploymentStatus {
     /// Counts the service's deployments.
     pub number: u32,
@@ -144,7 +150,7 @@ pub struct DeploymentStatus {
 }
 
 /// One line of `GET /v1/services/NAME/releases`.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct ReleaseLine {
     /// Which.
     pub release: ReleaseId,
@@ -161,7 +167,9 @@ pub struct ReleaseLine {
 }
 
 /// The query of `DELETE /v1/services/NAME/deployments`; empty = whatever is under way or waits.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct CancelQuery {
     /// Only the deployment of this number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,7 +180,9 @@ pub struct CancelQuery {
 }
 
 /// The query of `GET /v1/services/NAME/logs`.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct LogsQuery {
     /// How many lines to begin with; default 100.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,30 +10,34 @@ use std::time::Instant;
 
 use axum::body::{Body, Bytes};
 use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use futures_util::{StreamExt as _, stream};
 use hotctl_config::names::ServiceName;
+use hotctl_config::suggest::nearest;
 use hotctl_deploy::machine::Phase;
 use hotctl_deploy::release::Upload;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tracing::warn;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::api::{
-    CancelQuery, DeployRequest, DeploymentStatus, EventsQuery, LogsQuery, Progress, Put, PutQuery,
-    Refusal, ReleaseLine, RunningRelease, ServiceStatus, Status, UploadKind,
+    CancelQuery, DeployRequest, DeploymentStatus, EventLine, EventsQuery, LogsQuery, Progress, Put,
+    PutQuery, ReleaseLine, RunningRelease, ServiceStatus, Status, UploadKind,
 };
 use crate::client;
 use crate::follow;
 use crate::journal::Journal;
+use crate::openapi;
+use crate::refused::{self, Path, Query, Refused};
 use crate::service::{Order, Unchanged, Which, Wish};
 use crate::site::Site;
 use crate::teller::Teller;
@@ -60,27 +64,26 @@ pub struct Resident {
 
 /// The API as a router.
 pub fn router(house: Arc<House>) -> Router {
-    Router::new()
-        .route("/v1/status", get(status))
-        .route("/v1/events", get(events))
-        .route(
-            "/v1/services/{service}/releases",
-            put(put_release).get(releases),
-        )
-        .route(
-            "/v1/services/{service}/deployments",
-            post(deploy).delete(cancel),
-        )
-        .route("/v1/services/{service}/rollback", post(rollback))
-        .route("/v1/services/{service}/stop", post(stop))
-        .route("/v1/services/{service}/start", post(start))
-        .route("/v1/services/{service}/restart", post(restart))
-        .route("/v1/services/{service}/logs", get(logs))
-        .fallback(|| async {
-            Refused::new(StatusCode::NOT_FOUND, "no such path in the control API")
-        })
+    Router::from(routes())
+        .fallback(Refused::no_such_path)
+        .method_not_allowed_fallback(Refused::no_such_method)
         .layer(middleware::from_fn(only_ourselves))
         .with_state(house)
+}
+
+/// Every path with its handler, and with what is documented of it.
+pub fn routes() -> OpenApiRouter<Arc<House>> {
+    OpenApiRouter::with_openapi(openapi::head())
+        .routes(routes!(status))
+        .routes(routes!(events))
+        .routes(routes!(put_release, releases))
+        .routes(routes!(deploy, cancel))
+        .routes(routes!(rollback))
+        .routes(routes!(stop))
+        .routes(routes!(start))
+        .routes(routes!(restart))
+        .routes(routes!(logs))
+        .routes(routes!(description))
 }
 
 /// Who is at the other end of a connection, as the kernel says.
@@ -138,49 +141,30 @@ async fn only_ourselves(
     }
 }
 
-/// An answer that is not 2xx.
-#[derive(Debug)]
-pub struct Refused {
-    status: StatusCode,
-    refusal: Refusal,
-}
-
-impl Refused {
-    fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self {
-            status,
-            refusal: Refusal {
-                error: error.into(),
-                hint: None,
-            },
-        }
-    }
-
-    fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.refusal.hint = Some(hint.into());
-        self
-    }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        (self.status, Json(self.refusal)).into_response()
-    }
-}
-
 impl House {
-    fn resident(&self, name: &str) -> Result<&Resident, Refused> {
+    fn resident(&self, name: &ServiceName) -> Result<&Resident, Refused> {
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            Refused::new(StatusCode::NOT_FOUND, format!("no service named {name}"))
-                .hint(format!("one of: {}", names.join(", ")))
+            let hint = match nearest(name.as_str(), &names) {
+                Some(meant) => format!("did you mean {meant}? there are: {}", names.join(", ")),
+                None => format!("one of: {}", names.join(", ")),
+            };
+            Refused::new(StatusCode::NOT_FOUND, format!("no service named {name}")).hint(hint)
         })
     }
 }
 
+/// Store a release; content that is stored already is not stored again.
+#[utoipa::path(
+    put,
+    path = "/v1/services/{service}/releases",
+    params(("service" = ServiceName, Path, description = "The service"), PutQuery),
+    request_body(content = inline(openapi::Octets), content_type = "application/octet-stream", description = "The file, or a tar of the folder"),
+    responses((status = 200, body = Put), Refused)
+)]
 async fn put_release(
     State(house): State<Arc<House>>,
-    Path(service): Path<String>,
+    Path(service): Path<ServiceName>,
     Query(query): Query<PutQuery>,
     body: Body,
 ) -> Result<Json<Put>, Refused> {
@@ -194,21 +178,26 @@ async fn put_release(
         .map(|part| part.map_err(std::io::Error::other));
     match resident.site.store.put(upload, Box::pin(bytes)).await {
         Ok(digest) => Ok(Json(Put { digest })),
-        Err(refused) => Err(Refused {
-            status: StatusCode::UNPROCESSABLE_ENTITY,
-            refusal: Refusal {
-                error: refused.text,
-                hint: refused.hint,
-            },
-        }),
+        Err(refused) => Err(Refused::not_taken(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            refused,
+        )),
     }
 }
 
+/// Deploy what is stored. The order stands whether or not its events are read to the end.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/deployments",
+    params(("service" = ServiceName, Path, description = "The service")),
+    request_body = DeployRequest,
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
 async fn deploy(
     State(house): State<Arc<House>>,
-    Path(service): Path<String>,
+    Path(service): Path<ServiceName>,
     by: Giver,
-    Json(request): Json<DeployRequest>,
+    refused::Body(request): refused::Body<DeployRequest>,
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
     let site = &resident.site;
@@ -222,13 +211,7 @@ async fn deploy(
     // Usage is told now; that it can be found on this machine is told by the start.
     stored
         .command(&site.config.run, &request.args, std::path::Path::new("/"))
-        .map_err(|refused| Refused {
-            status: StatusCode::BAD_REQUEST,
-            refusal: Refusal {
-                error: refused.text,
-                hint: refused.hint,
-            },
-        })?;
+        .map_err(|refused| Refused::not_taken(StatusCode::BAD_REQUEST, refused))?;
     let wish = Wish::Deploy {
         digest: request.digest,
         args: request.args,
@@ -242,41 +225,76 @@ async fn deploy(
     order(resident, by, wish).await
 }
 
+/// Go back to the release before.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/rollback",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
 async fn rollback(
-    house: State<Arc<House>>,
-    service: Path<String>,
+    State(house): State<Arc<House>>,
+    Path(service): Path<ServiceName>,
     by: Giver,
 ) -> Result<Response, Refused> {
     order(house.resident(&service)?, by, Wish::Rollback).await
 }
 
+/// Take the service out of service.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/stop",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
 async fn stop(
-    house: State<Arc<House>>,
-    service: Path<String>,
+    State(house): State<Arc<House>>,
+    Path(service): Path<ServiceName>,
     by: Giver,
 ) -> Result<Response, Refused> {
     order(house.resident(&service)?, by, Wish::Stop).await
 }
 
+/// Start what was stopped.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/start",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
 async fn start(
-    house: State<Arc<House>>,
-    service: Path<String>,
+    State(house): State<Arc<House>>,
+    Path(service): Path<ServiceName>,
     by: Giver,
 ) -> Result<Response, Refused> {
     order(house.resident(&service)?, by, Wish::Start).await
 }
 
+/// Replace its processes by fresh ones of the same release.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/restart",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
 async fn restart(
-    house: State<Arc<House>>,
-    service: Path<String>,
+    State(house): State<Arc<House>>,
+    Path(service): Path<ServiceName>,
     by: Giver,
 ) -> Result<Response, Refused> {
     order(house.resident(&service)?, by, Wish::Restart).await
 }
 
+/// End a deployment; what is live stays.
+#[utoipa::path(
+    delete,
+    path = "/v1/services/{service}/deployments",
+    params(("service" = ServiceName, Path, description = "The service"), CancelQuery),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
 async fn cancel(
-    house: State<Arc<House>>,
-    service: Path<String>,
+    State(house): State<Arc<House>>,
+    Path(service): Path<ServiceName>,
     by: Giver,
     Query(query): Query<CancelQuery>,
 ) -> Result<Response, Refused> {
@@ -322,9 +340,16 @@ fn ndjson(body: Body) -> Response {
     ([("content-type", "application/x-ndjson")], body).into_response()
 }
 
+/// The stored releases, oldest first.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{service}/releases",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, body = Vec<ReleaseLine>), Refused)
+)]
 async fn releases(
     State(house): State<Arc<House>>,
-    Path(service): Path<String>,
+    Path(service): Path<ServiceName>,
 ) -> Result<Json<Vec<ReleaseLine>>, Refused> {
     let site = &house.resident(&service)?.site;
     let ledger = site.ledger();
@@ -348,9 +373,16 @@ async fn releases(
     Ok(Json(lines.collect()))
 }
 
+/// What its processes wrote.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{service}/logs",
+    params(("service" = ServiceName, Path, description = "The service"), LogsQuery),
+    responses((status = 200, description = "The lines", body = String, content_type = "text/plain"), Refused)
+)]
 async fn logs(
     State(house): State<Arc<House>>,
-    Path(service): Path<String>,
+    Path(service): Path<ServiceName>,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Refused> {
     let site = house.resident(&service)?.site.clone();
@@ -372,12 +404,18 @@ async fn logs(
 }
 
 /// What has happened, and what happens, a line of JSON an event.
+#[utoipa::path(
+    get,
+    path = "/v1/events",
+    params(EventsQuery),
+    responses((status = 200, description = "An event a line", body = EventLine, content_type = "application/x-ndjson"), Refused)
+)]
 async fn events(
     State(house): State<Arc<House>>,
     Query(query): Query<EventsQuery>,
 ) -> Result<Response, Refused> {
     if let Some(service) = &query.service {
-        house.resident(service.as_str())?;
+        house.resident(service)?;
     }
     let newest = house.journal.newest();
     let after = query
@@ -396,6 +434,12 @@ async fn events(
     Ok(ndjson(Body::from_stream(lines)))
 }
 
+/// What runs where.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    responses((status = 200, body = Status), Refused)
+)]
 async fn status(State(house): State<Arc<House>>) -> Json<Status> {
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -410,6 +454,16 @@ async fn status(State(house): State<Arc<House>>) -> Json<Status> {
             .map(|r| service_status(&r.site))
             .collect(),
     })
+}
+
+/// This description.
+#[utoipa::path(
+    get,
+    path = "/v1/openapi.json",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object), Refused)
+)]
+async fn description() -> Json<utoipa::openapi::OpenApi> {
+    Json(openapi::document())
 }
 
 fn service_status(site: &Site) -> ServiceStatus {

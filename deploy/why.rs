@@ -4,9 +4,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The reason that a deployment did not end live.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Why {
     /// Its class; the `reason` label of the metrics.
     pub kind: Kind,
@@ -45,8 +46,9 @@ impl fmt::Display for Why {
 }
 
 /// The classes of reasons. A closed list: it is the label set of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = WhyKind)]
 pub enum Kind {
     /// The candidate's process ended by itself.
     Exited,

@@ -5,13 +5,14 @@ use std::net::SocketAddr;
 use hotctl_config::names::{ReleaseId, ServiceName, Slot};
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::record::Verb;
 use crate::who::Giver;
 
 /// One line of the answer to an order: what has just happened. The last line is `settled`,
 /// `unchanged`, `done` or `failed`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Progress {
     /// The order stands: it is a deployment of its own, begun now or when its turn comes.
@@ -42,6 +43,7 @@ pub enum Progress {
         /// The candidate.
         release: ReleaseId,
         /// Where it must listen.
+        #[schema(value_type = String)]
         address: SocketAddr,
         /// Its process.
         pid: u32,
@@ -139,13 +141,14 @@ impl Progress {
 }
 
 /// How a deployment went, once live. Times in milliseconds unless the name says otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Summary {
     /// What is live now.
     pub release: ReleaseId,
     /// Counts the service's deployments.
     pub deployment: u32,
     /// Where it runs.
+    #[schema(value_type = String)]
     pub address: SocketAddr,
     /// Its process.
     pub pid: u32,
@@ -172,7 +175,7 @@ pub struct Summary {
 
 /// What the journal holds of one instant: a line of `GET /v1/events`, beside its number, its time and
 /// its service. Never arguments or an environment: those may hold secrets.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Noted {
     /// The daemon serves.
@@ -252,8 +255,44 @@ pub enum Noted {
     Progress(Progress),
 }
 
+/// A line of `GET /v1/events`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum EventLine {
+    /// An event.
+    Event(NumberedEvent),
+    /// Events that are not kept any more, in their place.
+    Gap(Gap),
+}
+
+/// An event of the journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NumberedEvent {
+    /// Counts all events, across restarts of the daemon.
+    pub number: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Of which service; none if it concerns the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// What.
+    #[serde(flatten)]
+    pub what: Noted,
+}
+
+/// What takes the place of events that are not kept any more.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "event", rename = "gap")]
+pub struct Gap {
+    /// How many are missing.
+    pub missed: u64,
+    /// After which number.
+    pub after: u64,
+}
+
 /// The query of `GET /v1/events`; empty = everything that is kept.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 pub struct EventsQuery {
     /// Only what came after the event of this number.

@@ -1,9 +1,10 @@
 //! The words of a deployment's record.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// Make new content live.

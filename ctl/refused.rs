@@ -1,0 +1,138 @@
+//! What the control API says when it does not do what was asked: one shape for every answer that
+//! is not 2xx, whoever refuses, a handler or the framework. Knows no order and no service.
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use hotctl_deploy::refused::Refused as NotTaken;
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder, Responses, ResponsesBuilder};
+
+use crate::api::Refusal;
+
+/// An answer that is not 2xx.
+#[derive(Debug)]
+pub struct Refused {
+    status: StatusCode,
+    refusal: Refusal,
+}
+
+/// A body of JSON; anything else is refused in the one shape.
+#[derive(Debug, FromRequest)]
+#[from_request(via(axum::Json), rejection(Refused))]
+pub struct Body<T>(pub T);
+
+/// The query of the address.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Query), rejection(Refused))]
+pub struct Query<T>(pub T);
+
+/// The variable parts of the path.
+#[derive(Debug, FromRequestParts)]
+#[from_request(via(axum::extract::Path), rejection(Refused))]
+pub struct Path<T>(pub T);
+
+impl Refused {
+    /// Why, object first.
+    pub fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self {
+            status,
+            refusal: Refusal {
+                error: error.into(),
+                hint: None,
+            },
+        }
+    }
+
+    /// The same with a remedy.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.refusal.hint = Some(hint.into());
+        self
+    }
+
+    /// A release or a command that is not taken.
+    pub fn not_taken(status: StatusCode, refused: NotTaken) -> Self {
+        Self {
+            status,
+            refusal: Refusal {
+                error: refused.text,
+                hint: refused.hint,
+            },
+        }
+    }
+
+    /// A path that is none of the API's.
+    pub async fn no_such_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no such path in the control API")
+            .hint("GET /v1/openapi.json lists them")
+    }
+
+    /// A path of the API, but not with this method.
+    pub async fn no_such_method() -> Self {
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this path does not take that method",
+        )
+        .hint("the Allow header lists those it takes")
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.refusal)).into_response()
+    }
+}
+
+/// What the framework refuses keeps its status and gets the one shape.
+macro_rules! from_rejection {
+    ($rejection:ident, $what:literal) => {
+        impl From<$rejection> for Refused {
+            fn from(rejection: $rejection) -> Self {
+                Self::new(
+                    rejection.status(),
+                    format!("{}: {}", $what, plainly(&rejection.body_text())),
+                )
+            }
+        }
+    };
+}
+
+from_rejection!(JsonRejection, "body");
+from_rejection!(QueryRejection, "query");
+from_rejection!(PathRejection, "path");
+
+/// What is wrong, without the framework's opening words.
+fn plainly(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(_, rest)| rest)
+}
+
+impl utoipa::IntoResponses for Refused {
+    fn responses()
+    -> std::collections::BTreeMap<String, utoipa::openapi::RefOr<utoipa::openapi::Response>> {
+        let refusals = [
+            (400, "The query, the path or the body is not as described."),
+            (403, "The caller may not steer this hotctl."),
+            (404, "There is no such service, release, content or path."),
+            (405, "The path does not take that method."),
+            (409, "What is under way does not allow it."),
+            (413, "The body is too large."),
+            (415, "The body is not JSON by its content type."),
+            (422, "The body is read, and what it says is refused."),
+            (503, "hotctl is ending."),
+        ];
+        let responses =
+            refusals
+                .into_iter()
+                .fold(ResponsesBuilder::new(), |all, (status, what)| {
+                    let shape = ContentBuilder::new()
+                        .schema(Some(Ref::from_schema_name("Refusal")))
+                        .build();
+                    let one = ResponseBuilder::new()
+                        .description(what)
+                        .content("application/json", shape);
+                    all.response(status.to_string(), one)
+                });
+        Responses::from(responses).responses
+    }
+}
