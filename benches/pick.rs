@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Instant;
 
 use hotctl_config::{PathPrefix, ReleaseId, ServiceName, Slot};
-use hotctl_proxy::{Ask, Pool, Route, Split, Switch, Table};
+use hotctl_proxy::{Ask, Pool, Route, Split, Switch, Table, Tried};
 use report::{Report, flag};
 
 /// Picks in a round.
@@ -48,6 +48,7 @@ fn main() {
                         host: host_of(turn),
                         path: "/cart/7",
                         roll: 50,
+                        tried: Tried::default(),
                     };
                     drop(black_box(switch.pick(&ask).expect("a ticket")));
                 });
@@ -110,7 +111,7 @@ fn pool(service: usize, release: u32) -> Pool {
         number: release,
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 20_000));
-    Pool::new(id, Slot(release), address, &[], shards())
+    Pool::new(id, Slot(release), address.into(), &[], shards())
 }
 
 fn switch(services: usize) -> Switch {
@@ -185,6 +186,7 @@ fn flips(switch: &Switch, threads: usize) -> Vec<f64> {
                         host: &host,
                         path: "/",
                         roll: 50,
+                        tried: Tried::default(),
                     };
                     drop(black_box(switch.pick(&ask)));
                 }

@@ -232,7 +232,7 @@ impl Site {
             pool: Pool::new(
                 at.release_of(&self.name),
                 at.slot,
-                address,
+                address.into(),
                 &[],
                 self.means.shards,
             ),

@@ -4,13 +4,15 @@
 //! lost without an answer, and whether it may be sent again depends on what became of its bytes.
 //! A `GET` may be sent again in any case; a `POST` only if nobody has received it. The kernel
 //! knows, and this asks it: the request was not received if the release's side had ended before
-//! any of its bytes were acknowledged, and the bytes were then answered by a reset.
+//! any of its bytes were acknowledged, and the bytes were then answered by a reset. Of a unix socket
+//! the kernel tells nothing of the kind, so there a request that was sent counts as received. It is
+//! rarely in doubt: the other side's end is seen there at once, before anything is sent.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use pingora::protocols::l4::ext::{TCP_INFO, get_tcp_info};
-use rustix::net::RecvFlags;
+use rustix::net::{AddressFamily, RecvFlags};
 
 use crate::sys;
 
@@ -18,7 +20,13 @@ use crate::sys;
 pub(crate) struct Delivery {
     /// A second descriptor: pingora closes its own before it says that the request failed.
     socket: OwnedFd,
-    before: Counts,
+    before: Before,
+}
+
+/// What was known of the connection before.
+enum Before {
+    Tcp(Counts),
+    Unix,
 }
 
 /// The connection cannot be used: the release has closed it, or the kernel does not tell enough.
@@ -32,7 +40,11 @@ impl Delivery {
         if !quiet(&socket) {
             return Err(Unusable);
         }
-        let before = Counts::of(&socket).ok_or(Unusable)?;
+        let before = match Counts::of(&socket) {
+            Some(counts) => Before::Tcp(counts),
+            None if is_unix(&socket) => Before::Unix,
+            None => return Err(Unusable),
+        };
         Ok(Self { socket, before })
     }
 
@@ -41,8 +53,11 @@ impl Delivery {
     /// The reset that proves it is on its way for a moment, so this waits for it, a few ms.
     pub(crate) async fn failed(self) -> bool {
         const LOOKS: u32 = 8;
+        let Before::Tcp(before) = self.before else {
+            return false;
+        };
         for look in 0..LOOKS {
-            match Counts::of(&self.socket).map(|now| now.since(&self.before)) {
+            match Counts::of(&self.socket).map(|now| now.since(&before)) {
                 Some(Fate::Unknown) if look + 1 < LOOKS => {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
@@ -63,6 +78,10 @@ pub(crate) fn quiet(socket: impl std::os::fd::AsFd) -> bool {
         rustix::net::recv(socket, &mut byte, flags),
         Err(rustix::io::Errno::WOULDBLOCK)
     )
+}
+
+fn is_unix(socket: &OwnedFd) -> bool {
+    rustix::net::sockopt::socket_domain(socket) == Ok(AddressFamily::UNIX)
 }
 
 /// What the kernel has counted on a connection.
@@ -119,6 +138,7 @@ mod tests {
     use super::*;
     use std::io::{Read, Write};
     use std::net::{Shutdown, TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
 
     fn connected() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -171,6 +191,22 @@ mod tests {
         ours.write_all(b"request").unwrap();
         assert!(!delivery.failed().await);
         drop(theirs);
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_to_a_unix_socket_counts_as_received() {
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let delivery = Delivery::begin(ours.as_raw_fd()).unwrap();
+        ours.write_all(b"request").unwrap();
+        drop(theirs);
+        assert!(!delivery.failed().await);
+    }
+
+    #[test]
+    fn a_unix_socket_that_was_closed_is_not_begun_with() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(Delivery::begin(ours.as_raw_fd()).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// Makes such connections.
 pub(crate) fn connector(timeout: Duration) -> Arc<dyn L4Connect + Send + Sync> {
@@ -35,14 +35,10 @@ struct Connector {
 #[async_trait]
 impl L4Connect for Connector {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Error::e_explain(ErrorType::ConnectError, "not an internet address");
-        };
-        let connected = tokio::time::timeout(self.timeout, TcpStream::connect(address)).await;
-        match connected {
-            Ok(Ok(tcp)) => {
+        match tokio::time::timeout(self.timeout, Upstream::connect(address)).await {
+            Ok(Ok(upstream)) => {
                 let gate = Gate {
-                    tcp,
+                    upstream,
                     flushes: 0,
                     waiting: None,
                 };
@@ -65,7 +61,7 @@ impl L4Connect for Connector {
 
 #[derive(Debug)]
 struct Gate {
-    tcp: TcpStream,
+    upstream: Upstream,
     /// Up to [`OPEN`].
     flushes: u8,
     waiting: Option<Waker>,
@@ -74,10 +70,41 @@ struct Gate {
 /// Flushes until the request is passed on: its header, and the end of its body.
 const OPEN: u8 = 2;
 
+/// A connection to a release, of either kind.
+#[derive(Debug)]
+enum Upstream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// What can be read, and written.
+trait Io: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Io for T {}
+
+impl Upstream {
+    async fn connect(address: &SocketAddr) -> io::Result<Self> {
+        match address {
+            SocketAddr::Inet(address) => TcpStream::connect(address).await.map(Self::Tcp),
+            SocketAddr::Unix(address) => match address.as_pathname() {
+                Some(path) => UnixStream::connect(path).await.map(Self::Unix),
+                None => Err(io::ErrorKind::InvalidInput.into()),
+            },
+        }
+    }
+
+    fn io(&mut self) -> Pin<&mut dyn Io> {
+        match self {
+            Self::Tcp(tcp) => Pin::new(tcp),
+            Self::Unix(unix) => Pin::new(unix),
+        }
+    }
+}
+
 impl VirtualSocket for Gate {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
-        match option {
-            VirtualSockOpt::NoDelay => self.tcp.set_nodelay(true),
+        match (option, &self.upstream) {
+            (VirtualSockOpt::NoDelay, Upstream::Tcp(tcp)) => tcp.set_nodelay(true),
             _ => Ok(()),
         }
     }
@@ -94,7 +121,7 @@ impl AsyncRead for Gate {
             this.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        Pin::new(&mut this.tcp).poll_read(cx, buf)
+        this.upstream.io().poll_read(cx, buf)
     }
 }
 
@@ -104,7 +131,7 @@ impl AsyncWrite for Gate {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().tcp).poll_write(cx, buf)
+        self.get_mut().upstream.io().poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -120,6 +147,6 @@ impl AsyncWrite for Gate {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
+        self.get_mut().upstream.io().poll_shutdown(cx)
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Without the feature `serve` this crate is the switch alone, without pingora and tokio.
 
+mod instances;
 mod pool;
 mod split;
 mod switch;
@@ -40,7 +41,8 @@ mod sys;
 #[cfg(all(test, loom))]
 mod model;
 
-pub use pool::{Drained, Pool, Ticket};
+pub use instances::Standing;
+pub use pool::{Drained, Pool, Ticket, Tried};
 pub use split::{Closed, Split};
 pub use switch::{Ask, NoRoute, Stale, Switch, UnknownService};
 pub use table::{Route, Table};

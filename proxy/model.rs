@@ -7,11 +7,11 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use hotctl_config::{ReleaseId, ServiceName, Slot};
+use hotctl_config::{Address, ReleaseId, ServiceName, Slot};
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::switch::Service;
-use crate::{Ask, NoRoute, Pool, Route, Split, Switch, Table};
+use crate::{Ask, NoRoute, Pool, Route, Split, Switch, Table, Tried};
 
 /// Every interleaving with at most three preemptions (`LOOM_MAX_PREEMPTIONS` for more): each known
 /// kind of race needs two, and without a bound the longest of these would take hours.
@@ -33,7 +33,7 @@ fn pool(number: u32, shards: usize) -> Pool {
     Pool::new(
         release,
         Slot(number),
-        ([127, 0, 0, 1], 1).into(),
+        Address::Inet(([127, 0, 0, 1], 1).into()),
         &[],
         NonZeroUsize::new(shards).unwrap(),
     )
@@ -57,7 +57,7 @@ fn loom_no_request_chooses_the_old_pool_once_split_has_returned() {
                 let (service, split_returned) = (service.clone(), split_returned.clone());
                 loom::thread::spawn(move || {
                     let late = split_returned.load(SeqCst);
-                    let ticket = service.pick_on(shard, 0).unwrap();
+                    let ticket = service.pick_on(shard, 0, &Tried::default()).unwrap();
                     assert!(!late || ticket.release().number == 2);
                 })
             })
@@ -76,16 +76,32 @@ fn loom_the_change_is_one_for_all_shards() {
         let pick = {
             let service = service.clone();
             loom::thread::spawn(move || {
-                let first = service.pick_on(1, 0).unwrap().release().number;
-                let second = service.pick_on(0, 0).unwrap().release().number;
+                let first = service
+                    .pick_on(1, 0, &Tried::default())
+                    .unwrap()
+                    .release()
+                    .number;
+                let second = service
+                    .pick_on(0, 0, &Tried::default())
+                    .unwrap()
+                    .release()
+                    .number;
                 assert!(first <= second, "the new release was seen, then the old");
             })
         };
         let other = {
             let service = service.clone();
             loom::thread::spawn(move || {
-                let first = service.pick_on(0, 0).unwrap().release().number;
-                let second = service.pick_on(1, 0).unwrap().release().number;
+                let first = service
+                    .pick_on(0, 0, &Tried::default())
+                    .unwrap()
+                    .release()
+                    .number;
+                let second = service
+                    .pick_on(1, 0, &Tried::default())
+                    .unwrap()
+                    .release()
+                    .number;
                 assert!(first <= second, "the new release was seen, then the old");
             })
         };
@@ -106,7 +122,7 @@ fn loom_a_drain_ends_and_never_before_the_last_ticket_is_back() {
             .map(|shard| {
                 let (service, serving) = (service.clone(), serving.clone());
                 loom::thread::spawn(move || {
-                    let ticket = service.pick_on(shard, 0).unwrap();
+                    let ticket = service.pick_on(shard, 0, &Tried::default()).unwrap();
                     if ticket.release().number == 1 {
                         serving.fetch_add(1, SeqCst);
                         serving.fetch_sub(1, SeqCst);
@@ -128,7 +144,7 @@ fn loom_a_drain_ends_and_never_before_the_last_ticket_is_back() {
 fn loom_a_ticket_may_come_back_on_another_thread() {
     explore(|| {
         let (service, old, new) = flipped_between(2);
-        let tickets = [0, 1].map(|shard| service.pick_on(shard, 0).unwrap());
+        let tickets = [0, 1].map(|shard| service.pick_on(shard, 0, &Tried::default()).unwrap());
         service.set(Split::all(new));
         let ends = tickets.map(|ticket| loom::thread::spawn(move || drop(ticket)));
         loom::future::block_on(old.drained());
@@ -143,7 +159,7 @@ fn loom_a_ticket_may_come_back_on_another_thread() {
 fn loom_two_drains_of_one_pool_both_end() {
     explore(|| {
         let (service, old, new) = flipped_between(1);
-        let ticket = service.pick_on(0, 0).unwrap();
+        let ticket = service.pick_on(0, 0, &Tried::default()).unwrap();
         service.set(Split::all(new));
         let other = {
             let old = old.clone();
@@ -176,6 +192,7 @@ fn loom_a_pick_that_races_with_new_routes_gets_a_ticket_or_no_service() {
                     host: "",
                     path: "/",
                     roll: 0,
+                    tried: Tried::default(),
                 };
                 match switch.pick_on(0, &ask) {
                     Ok(ticket) => assert_eq!(ticket.release().number, 1),

@@ -6,15 +6,15 @@
 
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use hotctl_config::{ReleaseId, ServiceName, Slot};
+use hotctl_config::{Address, ReleaseId, ServiceName, Slot};
 
+use crate::instances::{Instances, Standing, bit};
 use crate::sync::{AtomicUsize, Mutex, Padded, lock};
 
 /// The addresses of one running release. A clone is another handle to the same pool.
@@ -27,14 +27,15 @@ pub struct Pool {
 impl Pool {
     /// A pool of `release` in `slot`, with no ticket taken.
     ///
-    /// There is always a `first` address, so a pool cannot be empty; requests take `first` and
-    /// `more` in turn. `shards` should be what the switch was made with: another number works,
+    /// Each address is an instance, and its number is its place: `first` is 0. There is always a
+    /// `first`, so a pool cannot be empty. A request goes to the instance with the fewest requests in
+    /// flight, of equals in turn. `shards` should be what the switch was made with: another number works,
     /// it only makes cores share counters.
     pub fn new(
         release: ReleaseId,
         slot: Slot,
-        first: SocketAddr,
-        more: &[SocketAddr],
+        first: Address,
+        more: &[Address],
         shards: NonZeroUsize,
     ) -> Self {
         // Unique in the process, never reused: an upstream connection kept open for one pool can
@@ -44,7 +45,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             release,
             slot,
-            addresses: std::iter::once(first).chain(more.iter().copied()).collect(),
+            instances: Instances::new(first, more),
             group_key: NEXT.fetch_add(1, Ordering::Relaxed),
             waiting: Mutex::new(Vec::new()),
             #[cfg(feature = "serve")]
@@ -72,9 +73,23 @@ impl Pool {
         self.shared.slot
     }
 
-    /// All addresses, at least one.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.shared.addresses
+    /// The addresses of all instances in their order, at least one.
+    pub fn addresses(&self) -> impl Iterator<Item = &Address> {
+        self.shared.instances.addresses()
+    }
+
+    /// Says whether an instance may get new requests. At first all are up.
+    ///
+    /// One that is down gets none while another is up. The last one never leaves: it goes on until
+    /// another comes up, and leaves then. A number that no instance has changes nothing.
+    pub fn set(&self, instance: usize, standing: Standing) {
+        self.shared.instances.set(instance, standing);
+    }
+
+    /// Whether an instance gets new requests, which the last one does, whatever was said of it.
+    /// Nothing if no instance has that number.
+    pub fn standing(&self, instance: usize) -> Option<Standing> {
+        self.shared.instances.standing(instance)
     }
 
     /// A number that no other pool of this process has or had.
@@ -122,7 +137,7 @@ impl fmt::Debug for Pool {
         f.debug_struct("Pool")
             .field("release", &self.shared.release.to_string())
             .field("slot", &self.shared.slot.0)
-            .field("addresses", &self.shared.addresses)
+            .field("addresses", &self.addresses().collect::<Vec<_>>())
             .field("tickets", &self.tickets())
             .finish()
     }
@@ -146,13 +161,24 @@ impl WeakPool {
 /// One request in flight. It counts until it is dropped, on whatever path, panics included.
 pub struct Ticket {
     seat: Arc<Seat>,
-    address: SocketAddr,
+    instance: usize,
 }
 
 impl Ticket {
     /// Where this request goes.
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> &Address {
+        self.seat.shared.instances.address(self.instance)
+    }
+
+    /// The instance that it goes to, by its place in the pool.
+    pub fn instance(&self) -> usize {
+        self.instance
+    }
+
+    /// Whether the pool has an instance that may serve and that a request has not tried yet.
+    pub fn has_untried(&self, tried: &Tried) -> bool {
+        let tried = tried.of(&self.seat.shared);
+        self.seat.shared.instances.has_untried(tried)
     }
 
     /// The release that serves it.
@@ -184,18 +210,46 @@ impl Ticket {
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ticket of {} at {}", self.release(), self.address)
+        write!(f, "ticket of {} at {}", self.release(), self.address())
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        self.seat.shared.instances.give_back(self.instance);
         // Release: what the request did happens before the end of the drain. Acquire: if the
         // mark is seen, so is the waker that was registered before it was set.
         let before = self.seat.tickets.fetch_sub(1, Ordering::AcqRel);
         // The sum over the seats can only have become 0 where one seat became 0.
         if before == RETIRING | 1 {
             self.seat.shared.wake();
+        }
+    }
+}
+
+/// The instances that a request has tried, as far as they are of the pool that it tried last.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried {
+    /// The key of that pool.
+    pool: u64,
+    /// A bit for each instance.
+    instances: u64,
+}
+
+impl Tried {
+    /// Adds the instance of a ticket.
+    pub fn add(&mut self, ticket: &Ticket) {
+        let shared = &ticket.seat.shared;
+        *self = Self {
+            pool: shared.group_key,
+            instances: self.of(shared) | bit(ticket.instance),
+        };
+    }
+
+    fn of(&self, pool: &Shared) -> u64 {
+        match self.pool == pool.group_key {
+            true => self.instances,
+            false => 0,
         }
     }
 }
@@ -216,26 +270,25 @@ pub(crate) struct Seat {
 impl Seat {
     /// Takes a ticket. The caller must hold its shard of the split for reading, or the ticket
     /// could be missed by a retirement.
-    pub(crate) fn take(self: &Arc<Self>) -> Ticket {
+    pub(crate) fn take(self: &Arc<Self>, tried: &Tried) -> Ticket {
         // Relaxed is enough: the lock that the caller holds orders it before the end of `split`.
         self.tickets.fetch_add(1, Ordering::Relaxed);
-        let addresses = &self.shared.addresses;
-        let address = match addresses.len() {
-            1 => addresses[0],
-            n => addresses[(self.turn.fetch_add(1, Ordering::Relaxed) % n as u64) as usize],
-        };
+        // Only what matters of a number that wraps around is its rest.
+        let turn = || self.turn.fetch_add(1, Ordering::Relaxed) as usize;
+        let instance = self.shared.instances.take(turn, tried.of(&self.shared));
         Ticket {
             seat: self.clone(),
-            address,
+            instance,
         }
     }
 }
 
-/// What a pool is, apart from its counts. Read by every pick, written by none.
+/// What a pool is, apart from its counts. Read by every pick, written by none, except for the
+/// counters of the instances where there are several.
 struct Shared {
     release: ReleaseId,
     slot: Slot,
-    addresses: Box<[SocketAddr]>,
+    instances: Instances,
     group_key: u64,
     waiting: Mutex<Vec<Waker>>,
     #[cfg(feature = "serve")]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hotctl_config::Timeouts;
+use hotctl_config::{Address, Timeouts};
 use http::header;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
@@ -26,8 +26,8 @@ use crate::conn::Conn;
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
 use crate::metrics::{Meter, Metrics};
-use crate::pool::Ticket;
-use crate::retry::{Alone, Retry};
+use crate::pool::{Ticket, Tried};
+use crate::retry::{Alone, Another, Retry};
 use crate::switch::{Ask, NoRoute, Switch};
 
 /// What requests need to know.
@@ -46,6 +46,8 @@ pub(crate) struct Context {
     /// The same over all tries.
     id: u128,
     ticket: Option<Ticket>,
+    /// Where tries have failed.
+    tried: Tried,
     /// The service's metrics, where there is no ticket that has them.
     meter: Option<Arc<Meter>>,
     refusal: Option<Refusal>,
@@ -66,6 +68,7 @@ impl ProxyHttp for Requests {
             roll: fastrand::u8(0..100),
             id: fastrand::u128(..),
             ticket: None,
+            tried: Tried::default(),
             meter: None,
             refusal: None,
             retry: Retry::default(),
@@ -125,7 +128,7 @@ impl ProxyHttp for Requests {
         let Some(ticket) = &ctx.ticket else {
             return Err(Error::new_in(ErrorType::InternalError));
         };
-        let mut peer = Box::new(HttpPeer::new(ticket.address(), false, String::new()));
+        let mut peer = Box::new(peer(ticket.address())?);
         peer.options.connection_timeout = Some(self.timeouts.connect);
         let upgrade = headers::upgrade(session.req_header());
         peer.options.http_upstream_request_policy.h1_upgrade = upgrade;
@@ -154,7 +157,10 @@ impl ProxyHttp for Requests {
     ) -> Box<Error> {
         error.as_up();
         self.count_failure(ctx, &error);
-        let again = ctx.retry.after_connect_failure(self.timeouts.retry);
+        let another = ctx.failed_there();
+        let again = ctx
+            .retry
+            .after_connect_failure(self.timeouts.retry, another);
         error.set_retry(again);
         error
     }
@@ -250,6 +256,7 @@ impl ProxyHttp for Requests {
             None => false,
         };
         if !ctx.retry.was_unused() {
+            ctx.failed_there();
             self.count_failure(ctx, &error);
         }
         error.set_retry(again);
@@ -333,6 +340,7 @@ impl Requests {
             host: headers::host(request),
             path: request.uri.path(),
             roll: ctx.roll,
+            tried: ctx.tried,
         };
         match self.switch.pick(&ask) {
             Ok(ticket) => {
@@ -414,6 +422,33 @@ impl Requests {
                 refusal.reason(),
             ),
             None => tracing::debug!("{method} {path}: answered {status} {}", refusal.reason()),
+        }
+    }
+}
+
+impl Context {
+    /// A try has failed where the ticket is for. Says whether there is another instance to try.
+    fn failed_there(&mut self) -> Another {
+        let Some(ticket) = &self.ticket else {
+            return Another::No;
+        };
+        self.tried.add(ticket);
+        match ticket.has_untried(&self.tried) {
+            true => Another::Yes,
+            false => Another::No,
+        }
+    }
+}
+
+/// An instance, as pingora names it.
+fn peer(address: &Address) -> Result<HttpPeer> {
+    match address {
+        Address::Inet(address) => Ok(HttpPeer::new(address, false, String::new())),
+        Address::Unix(path) => {
+            let path = path.to_str().ok_or_else(|| {
+                Error::explain(ErrorType::SocketError, "the path of the socket is no text")
+            })?;
+            HttpPeer::new_uds(path, false, String::new())
         }
     }
 }

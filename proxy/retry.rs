@@ -43,6 +43,13 @@ pub(crate) enum Alone {
     No,
 }
 
+/// Whether there is another instance that has not failed this request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Another {
+    Yes,
+    No,
+}
+
 /// What must happen before the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
@@ -127,9 +134,14 @@ impl Retry {
         }
     }
 
-    pub(crate) fn after_connect_failure(&mut self, patience: Duration) -> bool {
+    /// Whether to try again, which is at once where there is another instance. All kinds of failure
+    /// are waited for alike: a release that is not there yet, and one whose backlog is full.
+    pub(crate) fn after_connect_failure(&mut self, patience: Duration, another: Another) -> bool {
         let since = *self.failing.get_or_insert_with(Instant::now);
-        self.next = Next::Pause;
+        self.next = match another {
+            Another::Yes => Next::Now,
+            Another::No => Next::Pause,
+        };
         since.elapsed() < patience
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hotctl_config::Percent;
 
-use crate::pool::{Pool, Seat, Ticket};
+use crate::pool::{Pool, Seat, Ticket, Tried};
 
 /// Who gets what part of a service's new requests.
 #[derive(Clone, Debug)]
@@ -77,14 +77,14 @@ pub(crate) enum Choice {
 
 impl Choice {
     /// Takes a ticket by a roll of 0 to 99: the candidate gets the rolls below its share.
-    pub(crate) fn take(&self, roll: u8) -> Result<Ticket, Closed> {
+    pub(crate) fn take(&self, roll: u8, tried: &Tried) -> Result<Ticket, Closed> {
         match self {
             Self::Closed(why) => Err(*why),
             Self::Live {
                 candidate: Some((seat, share)),
                 ..
-            } if roll < *share => Ok(seat.take()),
-            Self::Live { live, .. } => Ok(live.take()),
+            } if roll < *share => Ok(seat.take(tried)),
+            Self::Live { live, .. } => Ok(live.take(tried)),
         }
     }
 }
@@ -94,11 +94,11 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use hotctl_config::Slot;
+    use hotctl_config::{Address, Slot};
     use std::num::NonZeroUsize;
 
     fn pool(release: &str) -> Pool {
-        let address = ([127, 0, 0, 1], 1).into();
+        let address = Address::Inet(([127, 0, 0, 1], 1).into());
         let release = release.parse().unwrap();
         Pool::new(release, Slot(1), address, &[], NonZeroUsize::MIN)
     }
@@ -112,7 +112,7 @@ mod tests {
             };
             let choice = split.choice(0);
             let candidates = (0..100).filter(|&roll| {
-                let ticket = choice.take(roll).unwrap();
+                let ticket = choice.take(roll, &Tried::default()).unwrap();
                 ticket.release().number == 2
             });
             assert_eq!(candidates.count(), usize::from(share));
@@ -122,7 +122,8 @@ mod tests {
     #[test]
     fn a_closed_service_says_why() {
         for why in [Closed::NothingDeployed, Closed::Stopped, Closed::NotRunning] {
-            let refused = Split::Closed(why).choice(0).take(0).map(|_| ());
+            let refused = Split::Closed(why).choice(0).take(0, &Tried::default());
+            let refused = refused.map(|_| ());
             assert_eq!(refused, Err(why));
         }
     }

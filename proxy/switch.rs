@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use hotctl_config::ServiceName;
 
-use crate::pool::{Pool, Ticket, WeakPool};
+use crate::pool::{Pool, Ticket, Tried, WeakPool};
 use crate::split::{Choice, Closed, Split};
 use crate::sync::{Mutex, Padded, RwLock, lock, read, write};
 use crate::table::Table;
@@ -31,6 +31,8 @@ pub struct Ask<'a> {
     pub path: &'a str,
     /// The dice, 0 to 99: the candidate gets the rolls below its percentage.
     pub roll: u8,
+    /// Instances that were tried and would rather not be tried again.
+    pub tried: Tried,
 }
 
 /// Why there is no ticket.
@@ -204,7 +206,7 @@ impl Switch {
             .and_then(|index| routes.services.get(index))
             .ok_or(NoRoute::NoService)?;
         service
-            .pick_on(shard, ask.roll)
+            .pick_on(shard, ask.roll, &ask.tried)
             .map_err(|why| NoRoute::Closed(service.name.clone(), why))
     }
 }
@@ -281,8 +283,8 @@ impl Service {
         }
     }
 
-    pub(crate) fn pick_on(&self, shard: usize, roll: u8) -> Result<Ticket, Closed> {
-        read(&self.shards[shard]).take(roll)
+    pub(crate) fn pick_on(&self, shard: usize, roll: u8, tried: &Tried) -> Result<Ticket, Closed> {
+        read(&self.shards[shard]).take(roll, tried)
     }
 
     pub(crate) fn set(&self, split: Split) {
@@ -340,7 +342,7 @@ mod tests {
 
     use super::*;
     use crate::table::Route;
-    use hotctl_config::{ReleaseId, Slot};
+    use hotctl_config::{Address, ReleaseId, Slot};
 
     const SHARDS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
 
@@ -362,7 +364,9 @@ mod tests {
             service: name(service),
             number,
         };
-        let mut addresses = ports.iter().map(|port| ([127, 0, 0, 1], *port).into());
+        let mut addresses = ports
+            .iter()
+            .map(|port| Address::Inet(([127, 0, 0, 1], *port).into()));
         let first = addresses.next().unwrap();
         let more: Vec<_> = addresses.collect();
         Pool::new(release, Slot(number), first, &more, SHARDS)
@@ -374,6 +378,7 @@ mod tests {
             host: "any",
             path: &path,
             roll: 0,
+            tried: Tried::default(),
         };
         switch.pick(&ask)
     }
@@ -449,7 +454,7 @@ mod tests {
         let live = pool("a", 1, &[1, 2, 3]);
         switch.split(&name("a"), Split::all(live)).unwrap();
         let ports: Vec<_> = (0..6)
-            .map(|_| pick(&switch, "a").unwrap().address().port())
+            .filter_map(|_| pick(&switch, "a").unwrap().address().port())
             .collect();
         assert_eq!(ports, [1, 2, 3, 1, 2, 3]);
     }

@@ -12,7 +12,7 @@ use crate::world::{Manners, Upstream, World, eventually};
 async fn closing_finishes_what_is_in_flight_and_takes_no_more() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    let pool = world.flip(upstream.address);
+    let pool = world.flip(&upstream);
     let mut slow = world.connect().await;
     slow.send(get("/slow?400")).await.unwrap();
     let mut idle = world.connect().await;
@@ -44,7 +44,7 @@ async fn closing_finishes_what_is_in_flight_and_takes_no_more() {
 async fn closing_does_not_wait_for_connections_that_ask_nothing() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut idle = world.connect().await;
     idle.ask(&get("/")).await.unwrap();
     let mut new = world.connect().await;
@@ -68,7 +68,7 @@ async fn no_answer_is_lost_when_the_proxy_stops_under_load() {
     for _ in 0..20 {
         let upstream = Upstream::start("a", Manners::Kind).await;
         let world = World::start().await;
-        let pool = world.flip(upstream.address);
+        let pool = world.flip(&upstream);
         let address = world.address;
         let mut clients = Vec::new();
         for _ in 0..16 {
@@ -117,7 +117,7 @@ async fn no_answer_is_lost_when_the_proxy_stops_under_load() {
 async fn serving_that_is_dropped_cuts_what_is_left() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    let pool = world.flip(upstream.address);
+    let pool = world.flip(&upstream);
     let mut client = world.connect().await;
     client.send(get("/events?2000")).await.unwrap();
     client.head().await.unwrap().unwrap();
@@ -136,7 +136,7 @@ async fn serving_that_is_dropped_cuts_what_is_left() {
 async fn a_header_that_comes_drop_by_drop_is_cut_off_as_a_whole() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::with(|it| it.timeouts.header = Duration::from_millis(300)).await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let begun = Instant::now();
     let mut client = world.connect().await;
     for byte in get("/").bytes().cycle() {
@@ -163,7 +163,7 @@ async fn an_idle_connection_is_closed_in_time_and_not_before() {
         it.timeouts.header = Duration::from_secs(30);
     })
     .await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     for _ in 0..4 {
         client.ask(&get("/")).await.unwrap();

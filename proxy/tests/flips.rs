@@ -107,7 +107,7 @@ async fn flip_under_load(manners: [Manners; 4], flips: u64) {
         ids: AtomicUsize::new(0),
         over: AtomicBool::new(false),
     });
-    let mut live = load.world.flip(upstreams[0].address);
+    let mut live = load.world.flip(&upstreams[0]);
 
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -202,7 +202,7 @@ async fn flip_under_load(manners: [Manners; 4], flips: u64) {
     for flip in 1..=flips {
         tokio::time::sleep(Duration::from_millis(8)).await;
         let switching = load.world.metrics.switching(&crate::world::web());
-        let next = load.world.flip(upstreams[flip as usize % 4].address);
+        let next = load.world.flip(&upstreams[flip as usize % 4]);
         load.turn.flips.store(flip, Ordering::SeqCst);
         let old = std::mem::replace(&mut live, next);
         let switch = load.world.switch.clone();

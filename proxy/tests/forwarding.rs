@@ -11,7 +11,7 @@ use crate::world::{Manners, Upstream, World, web};
 async fn a_client_cannot_say_who_it_is() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     let answer = client
         .ask("GET / HTTP/1.1\r\nHost: Example.com\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nX-Forwarded-Port: 1\r\nForwarded: for=1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nX-Request-Id: mine\r\n\r\n")
@@ -34,7 +34,7 @@ async fn a_client_cannot_say_who_it_is() {
 async fn a_trusted_proxy_is_believed() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::with(|it| it.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]).await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     client
         .ask("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Request-Id: mine\r\n\r\n")
@@ -51,7 +51,7 @@ async fn a_trusted_proxy_is_believed() {
 async fn what_belongs_to_one_connection_ends_at_the_proxy() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     let answer = client
         .ask("GET /hop-by-hop HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, X-Mine\r\nX-Mine: 1\r\nX-Yours: 1\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n\r\n")
@@ -72,7 +72,7 @@ async fn what_belongs_to_one_connection_ends_at_the_proxy() {
 async fn connections_are_kept_on_both_sides() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     for _ in 0..50 {
         assert_eq!(client.ask(&get("/")).await.unwrap().text(), "a");
@@ -87,7 +87,7 @@ async fn connections_are_kept_on_both_sides() {
 async fn requests_sent_all_at_once_are_answered_in_order() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     let requests = [get("/slow?20"), post("/", "four"), get("/chunked")].concat();
     client.send(requests).await.unwrap();
@@ -107,7 +107,7 @@ async fn requests_sent_all_at_once_are_answered_in_order() {
 async fn a_client_of_http_1_0_gets_what_it_understands() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     for path in ["/", "/chunked", "/until-end", "/early"] {
         let mut client = world.connect().await;
         client
@@ -135,7 +135,7 @@ async fn a_client_of_http_1_0_gets_what_it_understands() {
 async fn a_release_of_http_1_0_is_served_to_clients_of_1_1() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     for _ in 0..2 {
         let answer = client.ask(&get("/until-end")).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_release_of_http_1_0_is_served_to_clients_of_1_1() {
 async fn early_hints_and_100_continue_pass() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     client.send(get("/early")).await.unwrap();
     assert_eq!(client.head().await.unwrap().unwrap().status(), 103);
@@ -166,7 +166,7 @@ async fn early_hints_and_100_continue_pass() {
 async fn a_target_with_a_host_reaches_the_release_as_a_path() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     for host in ["Host: example.com\r\n", ""] {
         let request = format!("GET http://example.com/x?y HTTP/1.1\r\n{host}\r\n");
@@ -256,7 +256,7 @@ async fn an_upload_that_is_refused_gets_its_answer_before_the_connection_closes(
 async fn requests_are_counted_where_they_are() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    let pool = world.flip(upstream.address);
+    let pool = world.flip(&upstream);
     let in_flight = "hotctl_requests_in_flight{release=\"web@1\",service=\"web\"}";
     assert_eq!(world.metric(in_flight), 0.0);
     let mut client = world.connect().await;

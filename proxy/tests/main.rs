@@ -5,6 +5,7 @@
 mod closing;
 mod flips;
 mod forwarding;
+mod instances;
 mod retries;
 mod streams;
 mod wire;

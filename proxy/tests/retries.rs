@@ -25,7 +25,7 @@ async fn a_request_that_cannot_connect_goes_to_the_release_that_comes_next() {
     client.send(post("/", "body")).await.unwrap();
     let retries = "hotctl_retries_total{service=\"web\"}";
     eventually("it was tried twice", || world.metric(retries) >= 2.0).await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     assert_eq!(client.answer("").await.unwrap().text(), "a 4");
     assert_eq!(
         world.switch.retire(&broken, Duration::from_secs(10)).await,
@@ -87,7 +87,7 @@ async fn a_service_that_is_stopped_while_a_request_tries_to_connect_says_so() {
 async fn a_get_without_an_answer_is_asked_once_more() {
     let upstream = Upstream::start("a", Manners::Mute(1)).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     assert_eq!(client.ask(&get("/")).await.unwrap().text(), "a");
     assert_eq!(upstream.heads().len(), 2);
@@ -97,7 +97,7 @@ async fn a_get_without_an_answer_is_asked_once_more() {
 async fn a_get_without_an_answer_is_not_asked_a_third_time() {
     let upstream = Upstream::start("a", Manners::Mute(9)).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     let answer = client.ask(&get("/")).await.unwrap();
     assert_eq!(answer.status(), 502);
@@ -110,7 +110,7 @@ async fn what_may_have_been_received_and_has_effects_is_not_sent_twice() {
     for method in ["POST", "PATCH", "PUT", "DELETE"] {
         let upstream = Upstream::start("a", Manners::Mute(1)).await;
         let world = World::start().await;
-        world.flip(upstream.address);
+        world.flip(&upstream);
         let mut client = world.connect().await;
         let request = post("/", "body").replace("POST", method);
         let answer = client.ask(&request).await.unwrap();
@@ -123,7 +123,7 @@ async fn what_may_have_been_received_and_has_effects_is_not_sent_twice() {
 async fn an_answer_that_began_is_not_begun_again() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     for path in ["/torn", "/torn-chunks"] {
         for version in ["1.0", "1.1"] {
             let mut client = world.connect().await;
@@ -143,7 +143,7 @@ async fn an_answer_that_began_is_not_begun_again() {
 async fn an_answer_that_is_not_http_is_a_bad_gateway() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     let answer = client.ask(&get("/nonsense")).await.unwrap();
     assert_eq!(answer.status(), 502);
@@ -157,7 +157,7 @@ async fn connections_that_were_closed_while_idle_cost_no_request() {
     for manners in [Manners::Rude(1), Manners::Rude(2), Manners::Rude(5)] {
         let upstream = Upstream::start("a", manners).await;
         let world = World::start().await;
-        world.flip(upstream.address);
+        world.flip(&upstream);
         let mut client = world.connect().await;
         for number in 0..300 {
             let request = match number % 3 {
@@ -177,7 +177,7 @@ async fn connections_that_were_closed_while_idle_cost_no_request() {
 async fn a_post_survives_a_release_that_closes_idle_connections_it_used_to_keep() {
     let upstream = Upstream::start("a", Manners::Rude(1200)).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     for _ in 0..1100 {
         assert_eq!(client.ask(&get("/")).await.unwrap().status(), 200);

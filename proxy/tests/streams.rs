@@ -2,8 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
-
 use crate::wire::{Wire, get};
 use crate::world::{Manners, Upstream, World, eventually};
 
@@ -11,7 +9,7 @@ use crate::world::{Manners, Upstream, World, eventually};
 async fn events_arrive_one_by_one() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     client.send(get("/events?200")).await.unwrap();
     let begun = Instant::now();
@@ -30,7 +28,7 @@ async fn events_arrive_one_by_one() {
 async fn the_first_half_of_a_slow_answer_of_known_length_is_not_held_back() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     client.send(get("/halves?2000")).await.unwrap();
     let begun = Instant::now();
@@ -44,7 +42,7 @@ async fn the_first_half_of_a_slow_answer_of_known_length_is_not_held_back() {
 async fn any_protocol_can_be_switched_to_except_those_between_neighbours() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    let pool = world.flip(upstream.address);
+    let pool = world.flip(&upstream);
     for (protocol, switched) in [("websocket", true), ("spdy/9", true), ("h2c", false)] {
         let mut client = world.connect().await;
         client
@@ -61,7 +59,7 @@ async fn any_protocol_can_be_switched_to_except_those_between_neighbours() {
             client.send("ping").await.unwrap();
             assert_eq!(client.exactly(4).await.unwrap(), b"ping");
             assert_eq!(pool.tickets(), 1, "{protocol}");
-            client.stream().shutdown().await.unwrap();
+            client.shut().await.unwrap();
         }
         drop(client);
         eventually("it is over", || pool.tickets() == 0).await;
@@ -72,11 +70,11 @@ async fn any_protocol_can_be_switched_to_except_those_between_neighbours() {
 async fn a_stream_whose_client_left_does_not_hold_up_a_drain() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    let old = world.flip(upstream.address);
+    let old = world.flip(&upstream);
     let mut client = world.connect().await;
     client.send(get("/events?2000")).await.unwrap();
     client.head().await.unwrap().unwrap();
-    world.flip(upstream.address);
+    world.flip(&upstream);
     assert_eq!(
         world.switch.retire(&old, Duration::from_millis(50)).await,
         1
@@ -89,7 +87,7 @@ async fn a_stream_whose_client_left_does_not_hold_up_a_drain() {
 async fn a_large_body_passes_both_ways() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut client = world.connect().await;
     let length = 20 << 20;
     client
@@ -108,7 +106,7 @@ async fn a_large_body_passes_both_ways() {
 async fn no_switch_of_protocols_is_lost() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
-    world.flip(upstream.address);
+    world.flip(&upstream);
     let mut clients = Vec::new();
     for _ in 0..16 {
         let address = world.address;

@@ -2,11 +2,16 @@
 
 use std::io;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 /// One end of a connection.
-pub struct Wire(BufReader<TcpStream>);
+pub struct Wire(BufReader<Box<dyn Stream>>);
+
+/// What a wire can run on.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// The head of a message.
 #[derive(Clone, Debug, Default)]
@@ -72,11 +77,16 @@ impl Answer {
 impl Wire {
     pub fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
-        Self(BufReader::new(stream))
+        Self::on(stream)
     }
 
-    pub fn stream(&mut self) -> &mut TcpStream {
-        self.0.get_mut()
+    pub fn on(stream: impl Stream + 'static) -> Self {
+        Self(BufReader::new(Box::new(stream)))
+    }
+
+    /// Ends this side of the conversation.
+    pub async fn shut(&mut self) -> io::Result<()> {
+        self.0.get_mut().shutdown().await
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {

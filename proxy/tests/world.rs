@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hotctl_config::{ReleaseId, ServiceName, Slot, Timeouts};
+use hotctl_config::{Address, ReleaseId, ServiceName, Slot, Timeouts};
 use hotctl_proxy::{Metrics, Pool, Proxy, Route, Settings, Split, Stage, Switch, Table};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -31,8 +31,28 @@ pub enum Manners {
 /// A small HTTP server.
 #[derive(Clone)]
 pub struct Upstream {
-    pub address: SocketAddr,
+    pub address: Address,
     seen: Arc<Seen>,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    async fn accept(&self) -> io::Result<Wire> {
+        Ok(match self {
+            Self::Tcp(listener) => Wire::new(listener.accept().await?.0),
+            Self::Unix(listener) => Wire::on(listener.accept().await?.0),
+        })
+    }
+}
+
+impl From<&Upstream> for Address {
+    fn from(upstream: &Upstream) -> Self {
+        upstream.address.clone()
+    }
 }
 
 /// What an upstream has seen.
@@ -52,16 +72,27 @@ impl Upstream {
     }
 
     pub fn on(listener: TcpListener, name: &str, manners: Manners) -> Self {
+        let address = listener.local_addr().unwrap().into();
+        Self::at(address, Listener::Tcp(listener), name, manners)
+    }
+
+    /// The same, at a unix socket.
+    pub fn on_unix(listener: UnixListener, name: &str, manners: Manners) -> Self {
         let address = listener.local_addr().unwrap();
+        let address = Address::Unix(address.as_pathname().unwrap().into());
+        Self::at(address, Listener::Unix(listener), name, manners)
+    }
+
+    fn at(address: Address, listener: Listener, name: &str, manners: Manners) -> Self {
         let seen = Arc::new(Seen::default());
         let (name, upstream) = (Arc::<str>::from(name), Self { address, seen });
         let seen = upstream.seen.clone();
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok(wire) = listener.accept().await {
                 seen.connections.fetch_add(1, Ordering::SeqCst);
                 let (name, seen) = (name.clone(), seen.clone());
                 tokio::spawn(async move {
-                    let _ = serve(Wire::new(stream), &name, manners, &seen).await;
+                    let _ = serve(wire, &name, manners, &seen).await;
                 });
             }
         });
@@ -263,20 +294,30 @@ impl World {
     }
 
     /// A new release at this address.
-    pub fn pool(&self, address: SocketAddr) -> Pool {
+    pub fn pool(&self, address: impl Into<Address>) -> Pool {
+        self.pool_of(&[address.into()])
+    }
+
+    /// A new release of so many instances.
+    pub fn pool_of(&self, instances: &[Address]) -> Pool {
         let number = self.releases.fetch_add(1, Ordering::SeqCst) + 1;
         let release = ReleaseId {
             service: web(),
             number,
         };
-        Pool::new(release, Slot(number), address, &[], SHARDS)
+        let (first, more) = instances.split_first().unwrap();
+        Pool::new(release, Slot(number), first.clone(), more, SHARDS)
     }
 
     /// Makes a new release at this address live.
-    pub fn flip(&self, address: SocketAddr) -> Pool {
+    pub fn flip(&self, address: impl Into<Address>) -> Pool {
         let pool = self.pool(address);
-        self.switch.split(&web(), Split::all(pool.clone())).unwrap();
+        self.flip_to(&pool);
         pool
+    }
+
+    pub fn flip_to(&self, pool: &Pool) {
+        self.switch.split(&web(), Split::all(pool.clone())).unwrap();
     }
 
     pub async fn connect(&self) -> Wire {
