@@ -87,7 +87,8 @@ impl DeployHands {
             let began = Instant::now();
             let proved = probe::prove(
                 &launched.process,
-                launched.address,
+                &launched.address.into(),
+                &launched.spec,
                 &self.site.config.health,
                 self.site.config.start_timeout,
                 |last| {

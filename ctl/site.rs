@@ -85,6 +85,8 @@ struct Running {
     /// Keeps the port ours as long as the slot is in use.
     _lease: Lease,
     process: Process,
+    /// What it was started with.
+    spec: Spec,
     alive: bool,
     since: Instant,
     health: Health,
@@ -121,6 +123,8 @@ pub struct Launched {
     pub process: Process,
     pub address: SocketAddr,
     pub log: PathBuf,
+    /// What it was started with.
+    pub spec: Spec,
 }
 
 impl Site {
@@ -225,7 +229,7 @@ impl Site {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, lease.port()));
         let spec = self.spec(at, lease.port())?;
         let log = spec.log.clone();
-        let process = self.start(spec, at.slot).await?;
+        let process = self.start(spec.clone(), at.slot).await?;
         let running = Running {
             at,
             address,
@@ -238,6 +242,7 @@ impl Site {
             ),
             _lease: lease,
             process: process.clone(),
+            spec: spec.clone(),
             alive: true,
             since: Instant::now(),
             health: Health {
@@ -253,6 +258,7 @@ impl Site {
             process,
             address,
             log,
+            spec,
         })
     }
 
@@ -267,6 +273,7 @@ impl Site {
             process: running.process.clone(),
             address: running.address,
             log: self.log_path(at),
+            spec: running.spec.clone(),
         })
     }
 

@@ -2,6 +2,8 @@
 //! machine that says what a deployment does next. Knows the configuration's words; knows no proxy.
 
 mod archive;
+mod check;
+mod dial;
 pub mod drive;
 mod elf;
 pub mod ledger;

@@ -6,10 +6,13 @@ use std::time::Duration;
 use hotctl_config::units;
 use serde::{Deserialize, Serialize};
 
+use crate::process::Exit;
+
 /// A probe that did not succeed. `Display` is one line: the request, then what came of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Miss {
-    /// What was asked, such as `GET 127.0.0.1:41207/up`, or `connect 127.0.0.1:41207`.
+    /// What was asked, such as `GET 127.0.0.1:41207/up`, `connect 127.0.0.1:41207`, `NOTIFY_SOCKET`, or
+    /// the command.
     pub request: String,
     /// What came of it.
     pub cause: Cause,
@@ -38,6 +41,26 @@ pub enum Cause {
     TooLong,
     /// A whole answer that is not the one that is wanted.
     Status(Refusal),
+    /// The process has not said yet that it is ready; what it says of itself instead.
+    NotReady(Option<String>),
+    /// The process has ended.
+    Ended(Exit),
+    /// The command did not answer with exit status 0.
+    Exited {
+        /// How it ended.
+        exit: Exit,
+        /// The end of what it wrote, as text.
+        output: String,
+    },
+    /// The command did not end in time.
+    Unfinished {
+        /// That time.
+        after: Duration,
+        /// The end of what it wrote, as text.
+        output: String,
+    },
+    /// The command could not be run, for this reason.
+    NotRun(String),
     /// The status is good, but the text does not occur in the body.
     Body {
         /// The text that must occur.
@@ -89,6 +112,11 @@ impl Miss {
             Cause::Status(got) if matches!(got.status, 400 | 421) => {
                 Some("it may want another host name: health.host sets it".into())
             }
+            Cause::NotReady(_) => Some(
+                r#"let the app send READY=1 to NOTIFY_SOCKET (sd_notify(3)), or set health.kind = "http""#.into(),
+            ),
+            Cause::NotRun(_) => Some("health.command is run in the folder of the process, with its PATH".into()),
+            Cause::Unfinished { .. } => Some("health.timeout gives it more time".into()),
             Cause::NotHttp(_) => Some(r#"health.kind = "tcp" only connects"#.into()),
             Cause::Timeout { stage: Stage::Header, .. } => {
                 Some("health.path should answer at once; health.timeout gives it more time".into())
@@ -151,6 +179,18 @@ impl fmt::Display for Miss {
                 write!(f, ", want {}", got.want)?;
                 got.describe(f)
             }
+            Cause::NotReady(None) => f.write_str("no READY=1 yet"),
+            Cause::NotReady(Some(status)) => write!(f, "no READY=1 yet: {status}"),
+            Cause::Ended(exit) => write!(f, "the process has ended: {exit}"),
+            Cause::Exited { exit, output } => {
+                write!(f, "{exit}")?;
+                quote(f, output)
+            }
+            Cause::Unfinished { after, output } => {
+                write!(f, "not done within {}", units::brief(*after))?;
+                quote(f, output)
+            }
+            Cause::NotRun(why) => write!(f, "cannot be run: {why}"),
             Cause::Body { wanted, got } => {
                 write!(
                     f,
@@ -160,6 +200,13 @@ impl fmt::Display for Miss {
                 got.describe(f)
             }
         }
+    }
+}
+
+fn quote(f: &mut fmt::Formatter<'_>, output: &str) -> fmt::Result {
+    match output {
+        "" => Ok(()),
+        output => write!(f, ": {output:?}"),
     }
 }
 

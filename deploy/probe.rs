@@ -1,14 +1,17 @@
-//! Asking one address whether it is healthy: one connection, one small request, one bounded answer.
-//! Knows no process; [`prove`] watches one as well.
+//! Asking one process whether it is healthy: by one connection, one small request and one bounded
+//! answer, by what it says of itself, or by a command. [`prove`] asks until it is.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use hotctl_config::Address;
 use hotctl_config::file::{Health, HealthKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::timeout_at;
+
+use crate::check::check;
+use crate::dial::{self, Stream, dial};
+use crate::process::{Process, Spec};
 
 pub use crate::miss::{Cause, Miss, Refusal, Stage};
 pub use crate::prove::{Healthy, Unhealthy, UnhealthyKind, prove};
@@ -32,25 +35,69 @@ const TELLING: [&str; 5] = [
 /// A probe that succeeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status; `None` if the probe only connects.
+    /// Its status; `None` if nothing was requested.
     pub status: Option<u16>,
-    /// From the beginning until the connection stood.
+    /// From the beginning until the connection stood; 0 if there was none.
     pub connected: Duration,
     /// From the beginning until it was seen to be good.
     pub took: Duration,
 }
 
-/// Probe once, within `health.timeout`.
+/// Probe a process once, within `health.timeout`. `spec` is what it was started with. One that is to
+/// say itself that it is ready is healthy from then on as long as it lives.
 ///
 /// # Errors
 /// What came instead of a healthy answer.
-pub async fn probe(address: SocketAddr, health: &Health) -> Result<Answer, Miss> {
-    attempt(address, health, health.timeout).await.0
+pub async fn probe(
+    process: &Process,
+    address: &Address,
+    spec: &Spec,
+    health: &Health,
+) -> Result<Answer, Miss> {
+    let (result, _) = attempt(process, address, spec, health, health.timeout).await;
+    result
 }
 
 /// Probe once within a time, and tell when the connection stood, whatever came of it.
 pub(crate) async fn attempt(
-    address: SocketAddr,
+    process: &Process,
+    address: &Address,
+    spec: &Spec,
+    health: &Health,
+    within: Duration,
+) -> (Result<Answer, Miss>, Option<Duration>) {
+    let began = Instant::now();
+    let result = match health.kind {
+        HealthKind::Http | HealthKind::Tcp => return ask(address, health, within).await,
+        HealthKind::Notify => said(process),
+        HealthKind::Command => check(&health.command, spec, within).await,
+    };
+    let result = match result {
+        Ok(()) => Ok(Answer {
+            status: None,
+            connected: Duration::ZERO,
+            took: began.elapsed(),
+        }),
+        Err(cause) => Err(Miss {
+            request: request(address, health),
+            cause,
+        }),
+    };
+    (result, None)
+}
+
+/// Whether a process has said that it is ready, and lives.
+fn said(process: &Process) -> Result<(), Cause> {
+    match (process.exit(), process.notice()) {
+        (Some(exit), _) => Err(Cause::Ended(exit)),
+        (None, notice) if notice.ready => Ok(()),
+        (None, notice) => Err(Cause::NotReady(notice.status)),
+    }
+}
+
+/// Ask an address by a connection.
+async fn ask(
+    address: &Address,
     health: &Health,
     within: Duration,
 ) -> (Result<Answer, Miss>, Option<Duration>) {
@@ -72,17 +119,19 @@ pub(crate) async fn attempt(
 }
 
 /// What is asked, in words.
-pub(crate) fn request(address: SocketAddr, health: &Health) -> String {
+pub(crate) fn request(address: &Address, health: &Health) -> String {
     match health.kind {
         HealthKind::Tcp => format!("connect {address}"),
-        HealthKind::Http | HealthKind::Notify | HealthKind::Command => {
-            format!("{} {address}{}", health.method, health.path)
+        HealthKind::Http => {
+            format!("{} {}", health.method, dial::target(address, &health.path))
         }
+        HealthKind::Notify => "NOTIFY_SOCKET".into(),
+        HealthKind::Command => health.command.join(" "),
     }
 }
 
 struct Asking<'a> {
-    address: SocketAddr,
+    address: &'a Address,
     health: &'a Health,
     began: Instant,
     within: Duration,
@@ -94,10 +143,7 @@ struct Asking<'a> {
 impl Asking<'_> {
     async fn ask(&mut self) -> Result<Answer, Cause> {
         let address = self.address;
-        let mut stream = self
-            .in_time(TcpStream::connect(address))
-            .await?
-            .map_err(broken)?;
+        let mut stream = self.in_time(dial(address)).await?.map_err(broken)?;
         let connected = self.began.elapsed();
         self.connected = Some(connected);
         let answer = |began: Instant, status| Answer {
@@ -152,7 +198,7 @@ impl Asking<'_> {
         let Health { method, path, .. } = self.health;
         let host = match &self.health.host {
             Some(host) => host.clone(),
-            None => self.address.to_string(),
+            None => dial::host(self.address),
         };
         format!(
             "{method} {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: hotctl-probe\r\nAccept: */*\r\nConnection: close\r\n\r\n"
@@ -160,7 +206,7 @@ impl Asking<'_> {
     }
 
     /// Read some more; 0 at the end, which is also where no more is wanted.
-    async fn read(&mut self, stream: &mut TcpStream) -> Result<usize, Cause> {
+    async fn read(&mut self, stream: &mut Box<dyn Stream>) -> Result<usize, Cause> {
         let room = ANSWER.saturating_sub(self.got.len());
         if room == 0 {
             return Ok(0);
@@ -179,7 +225,7 @@ impl Asking<'_> {
     }
 
     /// Read the rest of the answer as far as it comes at once: to quote it, and out of manners.
-    async fn rest(&mut self, stream: &mut TcpStream, head: &Head) {
+    async fn rest(&mut self, stream: &mut Box<dyn Stream>, head: &Head) {
         self.within = (self.began.elapsed() + MANNERS).min(self.within);
         while !head.is_whole(&self.got) && matches!(self.read(stream).await, Ok(1..)) {}
     }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use hotctl_config::file::{Health, HealthKind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-use super::{Answer, Miss, probe};
+use super::{Address, Answer, Miss, ask};
 
 /// A server that does the same to everybody; it ends with the test.
 async fn server<F>(each: impl Fn(TcpStream) -> F + Send + 'static) -> SocketAddr
@@ -47,6 +47,10 @@ async fn answers(bytes: impl Into<Vec<u8>>) -> SocketAddr {
         }
     })
     .await
+}
+
+async fn probe(address: impl Into<Address>, health: &Health) -> Result<Answer, Miss> {
+    ask(&address.into(), health, health.timeout).await.0
 }
 
 fn health() -> Health {
@@ -173,6 +177,40 @@ async fn nobody_there_is_told_at_once() {
         refused.to_string(),
         format!("connect {address}: connection refused")
     );
+}
+
+#[tokio::test]
+async fn a_unix_socket_is_asked_like_a_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("app.sock");
+    let address = Address::Unix(path.clone().into());
+    let refused = probe(address.clone(), &health()).await.unwrap_err();
+    let shown = path.display();
+    assert_eq!(
+        refused.to_string(),
+        format!("GET unix:{shown}:/up: connection refused")
+    );
+    let listener = UnixListener::bind(&path).unwrap();
+    let (send, mut receive) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut got = vec![0; 1000];
+            // A probe that only connects sends nothing.
+            let length = stream.read(&mut got).await.unwrap_or_default();
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+            got.truncate(length);
+            let _ = send.send(String::from_utf8(got).unwrap()).await;
+        }
+    });
+    let answer = probe(address.clone(), &health()).await.unwrap();
+    assert_eq!(answer.status, Some(200));
+    let asked = receive.recv().await.unwrap();
+    assert!(asked.contains("\r\nHost: localhost\r\n"), "{asked}");
+    let tcp = Health {
+        kind: HealthKind::Tcp,
+        ..health()
+    };
+    assert_eq!(probe(address, &tcp).await.unwrap().status, None);
 }
 
 #[tokio::test]

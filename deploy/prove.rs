@@ -2,15 +2,15 @@
 //! is healthy, ends, or its time is over; and show that what answers is itself.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use hotctl_config::file::{Health, Ownership};
+use hotctl_config::Address;
+use hotctl_config::file::{Health, HealthKind, Ownership};
 use hotctl_config::units;
 use serde::{Deserialize, Serialize};
 
-use crate::probe::{Cause, Miss, attempt};
-use crate::process::{Exit, Process};
+use crate::probe::{Answer, Cause, Miss, Stage, attempt};
+use crate::process::{Exit, Process, Spec};
 use crate::sockets::{self, Owner};
 
 /// The first distance between two probes.
@@ -69,13 +69,15 @@ pub enum UnhealthyKind {
 /// Probe until `health.rise` probes in a row succeeded. `progress` is told what came of each probe
 /// that did not, once for each new answer. The distance between two probes begins at 2 ms and grows
 /// up to `health.interval`: with a tenth of the time passed while nobody listens, which costs the app
-/// nothing, and by half each time once it answers.
+/// nothing, and by half each time once it answers. One that says itself that it is ready is heard at
+/// once. `spec` is what the process was started with.
 ///
 /// # Errors
 /// Why it is not healthy: at once when the process ends, at the latest after `start_timeout`.
 pub async fn prove(
     process: &Process,
-    address: SocketAddr,
+    address: &Address,
+    spec: &Spec,
     health: &Health,
     start_timeout: Duration,
     mut progress: impl FnMut(&str),
@@ -83,6 +85,7 @@ pub async fn prove(
     let mut proof = Proof {
         process,
         address,
+        spec,
         health,
         began: Instant::now(),
         start_timeout,
@@ -112,7 +115,8 @@ pub async fn prove(
 
 struct Proof<'a> {
     process: &'a Process,
-    address: SocketAddr,
+    address: &'a Address,
+    spec: &'a Spec,
     health: &'a Health,
     began: Instant,
     start_timeout: Duration,
@@ -120,7 +124,7 @@ struct Proof<'a> {
     listening: Option<Duration>,
     last: Option<Miss>,
     /// Where the process listens, if not at its address.
-    elsewhere: Vec<SocketAddr>,
+    elsewhere: Vec<Address>,
     looked: Option<Instant>,
     /// Since when another process answers, or nobody knows which.
     foreign: Option<Instant>,
@@ -148,7 +152,7 @@ impl Proof<'_> {
             }
             let began = Instant::now();
             let within = self.health.timeout.min(left);
-            let (result, connected) = attempt(self.address, self.health, within).await;
+            let (result, connected) = self.attempt(within).await;
             self.probes += 1;
             if let (None, Some(connected)) = (self.listening, connected) {
                 let at = began + connected;
@@ -185,30 +189,69 @@ impl Proof<'_> {
                 Err(miss) => {
                     risen = 0;
                     let refused = miss.cause == Cause::Refused;
+                    let nobody = refused || self.waits_in_vain(&miss.cause);
                     self.last = Some(miss);
-                    self.look(refused);
+                    self.look(nobody);
                     self.say(self.describe(), progress);
                     refused
                 }
             };
-            let pause = if refused {
+            let waits = matches!(self.health.kind, HealthKind::Notify | HealthKind::Command);
+            // A command costs more than a connection that is refused.
+            let pause = if refused && !waits {
                 self.began.elapsed() / 10
             } else {
                 answered = answered.mul_f64(1.5).min(self.health.interval);
                 answered
             };
             let pause = pause.max(FIRST).min(self.health.interval).min(self.left());
-            tokio::time::sleep(pause).await;
+            self.rest(pause).await;
         }
+    }
+
+    async fn attempt(&self, within: Duration) -> (Result<Answer, Miss>, Option<Duration>) {
+        attempt(self.process, self.address, self.spec, self.health, within).await
+    }
+
+    /// Until the next probe: for a while, or until the process says something.
+    async fn rest(&self, pause: Duration) {
+        match self.health.kind {
+            HealthKind::Notify => {
+                let known = self.process.notice();
+                // Had it said more meanwhile, `known` would have it, and the last probe not.
+                let heard = match &self.last {
+                    Some(miss) => miss.cause == Cause::NotReady(known.status.clone()),
+                    None => true,
+                };
+                if heard && !known.ready {
+                    let left = self.left();
+                    drop(tokio::time::timeout(left, self.process.noticed(&known)).await);
+                }
+            }
+            _ => tokio::time::sleep(pause).await,
+        }
+    }
+
+    /// Whether it was not found out that nobody answers only because the socket was there before
+    /// the process.
+    fn waits_in_vain(&self, cause: &Cause) -> bool {
+        let silent = matches!(
+            cause,
+            Cause::Timeout {
+                stage: Stage::Header,
+                ..
+            }
+        );
+        self.spec.listener.is_some() && silent
     }
 
     fn left(&self) -> Duration {
         self.start_timeout.saturating_sub(self.began.elapsed())
     }
 
-    /// Now and then, see whether it listens elsewhere.
-    fn look(&mut self, refused: bool) {
-        if !refused {
+    /// Now and then, see whether it listens elsewhere, if nobody answers where it should.
+    fn look(&mut self, nobody: bool) {
+        if !nobody {
             self.elsewhere.clear();
             return;
         }
@@ -218,7 +261,10 @@ impl Proof<'_> {
             self.looked = Some(now);
             self.elsewhere = sockets::listening(&self.process.pids());
             let here = self.address;
-            self.elsewhere.retain(|there| *there != here);
+            let ports_only = here.port().is_some();
+            // A unix socket beside a port is something of its own, as a rule.
+            self.elsewhere
+                .retain(|there| there != here && !(ports_only && there.port().is_none()));
         }
     }
 
@@ -226,6 +272,7 @@ impl Proof<'_> {
     /// likely its port was taken, and it is just about to say so and end.
     fn ownership(&mut self) -> Shown {
         let required = match self.health.ownership {
+            _ if self.health.kind == HealthKind::Notify => return Shown::Enough(None),
             Ownership::Off => return Shown::Enough(None),
             Ownership::Warn => false,
             Ownership::Require => true,
@@ -261,42 +308,54 @@ impl Proof<'_> {
     }
 
     fn wrong_port(&self) -> Option<String> {
-        let port = self.address.port();
-        // At the right port, but not at an address of ours: as wrong, and another fault.
-        let mut there: Vec<String> = match self.elsewhere.iter().any(|at| at.port() == port) {
-            true => self.elsewhere.iter().map(ToString::to_string).collect(),
-            false => self
-                .elsewhere
-                .iter()
-                .map(|at| at.port().to_string())
-                .collect(),
+        let (port, there) = (self.address.port(), &self.elsewhere);
+        let all = |show: &dyn Fn(&Address) -> String| {
+            let mut shown: Vec<String> = there.iter().map(show).collect();
+            shown.dedup();
+            shown.join(", ")
         };
-        there.dedup();
-        match self.elsewhere.iter().any(|at| at.port() == port) {
+        let whole = all(&ToString::to_string);
+        let here = self.address;
+        match port {
             _ if there.is_empty() => None,
-            true => Some(format!(
-                "listens on {}, not on {}",
-                there.join(", "),
-                self.address
+            _ if self.spec.listener.is_some() => Some(format!(
+                "listens on {whole}, not on the socket that it inherits"
             )),
-            false => Some(format!(
-                "listens on {}, not on PORT {port}",
-                there.join(", ")
-            )),
+            None => Some(format!("listens on {whole}, not on SOCKET {}", path(here))),
+            // At the right port, but not at an address of ours: as wrong, and another fault.
+            Some(_) if there.iter().any(|at| at.port() == port) => {
+                Some(format!("listens on {whole}, not on {here}"))
+            }
+            Some(port) => {
+                let ports = all(&|at| at.port().map_or(String::new(), |port| port.to_string()));
+                Some(format!("listens on {ports}, not on PORT {port}"))
+            }
+        }
+    }
+
+    fn wrong_port_hint(&self) -> &'static str {
+        match self.address {
+            _ if self.spec.listener.is_some() => {
+                r#"let the app take the socket that is open as descriptor 3 (LISTEN_FDS, sd_listen_fds(3)), or set address = "port""#
+            }
+            Address::Inet(_) => {
+                "let the app listen on the port in the environment variable PORT, or write {port} in its command"
+            }
+            Address::Unix(_) => {
+                "let the app listen on the unix socket in the environment variable SOCKET, or write {socket} in its command"
+            }
         }
     }
 
     fn give_up(&mut self) -> Unhealthy {
-        let refused = self
+        let nobody = self
             .last
             .as_ref()
-            .is_some_and(|miss| miss.cause == Cause::Refused);
-        self.look(refused);
+            .is_some_and(|miss| miss.cause == Cause::Refused || self.waits_in_vain(&miss.cause));
+        self.look(nobody);
         let wrong = self.wrong_port();
         let hint = match &wrong {
-            Some(_) => Some(
-                "let the app listen on the port in the environment variable PORT, or write {port} in its command".into(),
-            ),
+            Some(_) => Some(self.wrong_port_hint().into()),
             None => self.last.as_ref().and_then(Miss::hint),
         };
         let why = match self.describe() {
@@ -316,6 +375,13 @@ impl Proof<'_> {
             exit: None,
             hint,
         }
+    }
+}
+
+fn path(address: &Address) -> String {
+    match address {
+        Address::Inet(address) => address.to_string(),
+        Address::Unix(path) => path.display().to_string(),
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use hotctl_config::file::{Health, HealthKind, Ownership};
 
-use super::{Healthy, Unhealthy, UnhealthyKind, prove};
-use crate::process::{Exit, Process};
-use crate::testing::{House, test_app};
+use super::{Address, Healthy, Unhealthy, UnhealthyKind, prove};
+use crate::ports::{self, Ports};
+use crate::probe::probe;
+use crate::process::{Exit, Notify, Process, Spec};
+use crate::testing::{House, launcher, test_app};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
@@ -36,13 +38,34 @@ async fn proved(
     health: &Health,
     timeout: Duration,
 ) -> (Result<Healthy, Unhealthy>, Vec<String>) {
+    let spec = House::new().spec(&["app"]);
+    proved_as(process, &address.into(), &spec, health, timeout).await
+}
+
+async fn proved_as(
+    process: &Process,
+    address: &Address,
+    spec: &Spec,
+    health: &Health,
+    timeout: Duration,
+) -> (Result<Healthy, Unhealthy>, Vec<String>) {
     let mut said = Vec::new();
-    let done = prove(process, address, health, timeout, |text| {
+    let done = prove(process, address, spec, health, timeout, |text| {
         said.push(text.to_owned())
     })
     .await;
     process.stop(Duration::ZERO).await;
     (done, said)
+}
+
+/// What the program of test_app.rs is started with.
+fn spec(house: &House, words: &[&str]) -> Spec {
+    let program = test_app();
+    let words: Vec<&str> = [program.to_str().unwrap()]
+        .into_iter()
+        .chain(words.iter().copied())
+        .collect();
+    house.spec(&words)
 }
 
 #[tokio::test]
@@ -231,4 +254,170 @@ async fn a_socket_of_a_descendant_in_another_session_is_its_own() {
     };
     let (done, _) = proved(&app, address, &strict, LONG).await;
     assert_eq!(done.unwrap().warning, None);
+}
+
+#[tokio::test]
+async fn an_app_on_a_unix_socket_proves_itself_and_that_it_is_its_own() {
+    let house = House::new();
+    let path = house.path("app.sock");
+    let address = Address::Unix(path.clone().into());
+    let spec = spec(&house, &["app", "100", path.to_str().unwrap(), "200"]);
+    let strict = Health {
+        ownership: Ownership::Require,
+        ..Health::default()
+    };
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, said) = proved_as(&app, &address, &spec, &strict, LONG).await;
+    assert_eq!(done.unwrap().warning, None);
+    assert_eq!(said, [format!("GET {address}:/: connection refused")]);
+
+    // Its socket is still there, and nobody behind it.
+    let away = house.sh("sleep 30").await;
+    let (done, _) = proved_as(&away, &address, &spec, &strict, SHORT).await;
+    assert_eq!(done.unwrap_err().kind, UnhealthyKind::Timeout);
+    std::fs::remove_file(&path).unwrap();
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let only_connects = Health {
+        kind: HealthKind::Tcp,
+        ..strict
+    };
+    let away = house.sh("sleep 30").await;
+    let (done, _) = proved_as(&away, &address, &spec, &only_connects, LONG).await;
+    let unhealthy = done.unwrap_err();
+    assert_eq!(unhealthy.kind, UnhealthyKind::NotOwned);
+    assert_eq!(
+        unhealthy.to_string(),
+        format!("{address} is answered by another process")
+    );
+}
+
+#[tokio::test]
+async fn an_app_that_ignores_its_unix_socket_is_told_where_it_listens() {
+    let house = House::new();
+    let path = house.path("app.sock");
+    let other = free();
+    let spec = spec(&house, &["app", "0", &other.to_string(), "200"]);
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let address = Address::Unix(path.clone().into());
+    let (done, _) = proved_as(&app, &address, &spec, &Health::default(), SHORT).await;
+    let unhealthy = done.unwrap_err();
+    assert_eq!(unhealthy.kind, UnhealthyKind::WrongPort);
+    let end = format!("listens on {other}, not on SOCKET {}", path.display());
+    assert!(unhealthy.to_string().ends_with(&end), "{unhealthy}");
+    assert!(unhealthy.hint.unwrap().contains("SOCKET"));
+}
+
+#[tokio::test]
+async fn an_app_with_an_inherited_socket_is_healthy_with_its_first_answer() {
+    let house = House::new();
+    let lease = Ports::new("17130-17139".parse().unwrap()).lease().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], lease.port())).into();
+    let strict = Health {
+        ownership: Ownership::Require,
+        timeout: SHORT,
+        ..Health::default()
+    };
+    let mut spec = spec(&house, &["inherit", "200"]);
+    spec.listener = Some(ports::listen(&lease).unwrap());
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, said) = proved_as(&app, &address, &spec, &strict, LONG).await;
+    let healthy = done.unwrap();
+    assert_eq!((healthy.probes, healthy.warning), (1, None));
+    assert_eq!(said, [""; 0]);
+
+    // It listens on a port of its own instead.
+    let other = free();
+    let program = test_app();
+    let ignores = [
+        program.to_str().unwrap(),
+        "app",
+        "0",
+        &other.to_string(),
+        "200",
+    ];
+    spec.program = ignores.map(Into::into).into();
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, _) = proved_as(&app, &address, &spec, &strict, SHORT * 4).await;
+    let unhealthy = done.unwrap_err();
+    assert_eq!(unhealthy.kind, UnhealthyKind::WrongPort);
+    let end = format!("listens on {other}, not on the socket that it inherits");
+    assert!(unhealthy.to_string().ends_with(&end), "{unhealthy}");
+    assert!(unhealthy.hint.unwrap().contains("LISTEN_FDS"));
+}
+
+#[tokio::test]
+async fn an_app_that_says_itself_that_it_is_ready_is_believed() {
+    let house = House::new();
+    let address = free().into();
+    let health = Health {
+        kind: HealthKind::Notify,
+        ownership: Ownership::Require,
+        ..Health::default()
+    };
+    let mut spec = spec(
+        &house,
+        &["notify", "STATUS=reading 3 of 9", "200", "READY=1"],
+    );
+    spec.notify = Notify::Yes;
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let mut said = Vec::new();
+    let done = prove(&app, &address, &spec, &health, LONG, |text| {
+        said.push(text.to_owned());
+    })
+    .await;
+    let healthy = done.unwrap();
+    assert!(healthy.took < Duration::from_secs(2), "{healthy:?}");
+    assert!(healthy.probes <= 3, "{}", healthy.probes);
+    assert_eq!(
+        said.last().unwrap(),
+        "NOTIFY_SOCKET: no READY=1 yet: reading 3 of 9"
+    );
+    // As long as it lives.
+    probe(&app, &address, &spec, &health).await.unwrap();
+    app.stop(Duration::ZERO).await;
+    let dead = probe(&app, &address, &spec, &health).await.unwrap_err();
+    assert_eq!(
+        dead.to_string(),
+        "NOTIFY_SOCKET: the process has ended: killed by SIGKILL (9)"
+    );
+
+    spec.program = vec!["sleep".into(), "30".into()];
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, _) = proved_as(&app, &address, &spec, &health, SHORT).await;
+    let unhealthy = done.unwrap_err();
+    assert_eq!(
+        unhealthy.to_string(),
+        "not healthy within 300ms: NOTIFY_SOCKET: no READY=1 yet"
+    );
+    assert!(unhealthy.hint.unwrap().contains("READY=1"));
+}
+
+#[tokio::test]
+async fn a_command_says_whether_an_app_is_healthy() {
+    let house = House::new();
+    let address = free();
+    let health = Health {
+        kind: HealthKind::Command,
+        command: ["sh", "-c", "echo no file >&2; test -f ready"]
+            .map(Into::into)
+            .into(),
+        interval: Duration::from_millis(50),
+        ..Health::default()
+    };
+    let spec = spec(&house, &["app", "0", &address.to_string(), "200"]);
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, said) = {
+        let made = async {
+            tokio::time::sleep(SHORT).await;
+            std::fs::write(house.path("ready"), "").unwrap();
+        };
+        let address = address.into();
+        let proving = proved_as(&app, &address, &spec, &health, LONG);
+        tokio::join!(proving, made).0
+    };
+    assert_eq!(done.unwrap().warning, None);
+    assert_eq!(
+        said,
+        [r#"sh -c echo no file >&2; test -f ready: exit status 1: "no file""#]
+    );
 }

@@ -173,13 +173,13 @@ fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, String> {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
-            Err(e) => return Err(explain(&e, program, &start.cwd)),
+            Err(e) => return Err(explain(&e, Path::new(program), &start.cwd)),
         }
     }
 }
 
 /// Where a program is: as it stands if it has a `/`, else the first of `PATH` that can be run.
-fn find(program: &str, env: &[(String, String)]) -> Option<PathBuf> {
+pub(crate) fn find(program: &str, env: &[(String, String)]) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(program.into());
     }
@@ -192,8 +192,8 @@ fn find(program: &str, env: &[(String, String)]) -> Option<PathBuf> {
 }
 
 /// Why a program cannot be started, in words that say what to look at.
-fn explain(cause: &io::Error, program: &str, cwd: &Path) -> String {
-    let path = Path::new(program);
+pub(crate) fn explain(cause: &io::Error, path: &Path, cwd: &Path) -> String {
+    let program = path.display();
     match cause.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) if !cwd.is_dir() => {
             format!("{program}: its folder {} is not there", cwd.display())

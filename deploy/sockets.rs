@@ -4,18 +4,28 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
-/// Where these processes listen for TCP, sorted. Empty if nowhere, or if their descriptors may not
-/// be looked at.
-pub fn listening(pids: &[u32]) -> Vec<SocketAddr> {
+use hotctl_config::Address;
+
+/// Where these processes listen, ports first, sorted. Empty if nowhere, or if their descriptors may
+/// not be looked at. Unix sockets without a file are left out.
+pub fn listening(pids: &[u32]) -> Vec<Address> {
     let own = inodes(pids).0;
     let Some(first) = pids.first() else {
         return Vec::new();
     };
-    let mut found: Vec<SocketAddr> = listeners(*first, Rows::All)
+    let ports = listeners(*first, Rows::All)
         .into_iter()
-        .filter(|row| own.contains(&row.inode))
-        .map(|row| row.address)
+        .map(|row| (Address::Inet(row.address), row.inode));
+    let files = unix_listeners(*first)
+        .into_iter()
+        .filter(|(path, _)| path.starts_with('/'))
+        .map(|(path, inode)| (Address::Unix(Path::new(&path).into()), inode));
+    let mut found: Vec<Address> = ports
+        .chain(files)
+        .filter(|(_, inode)| own.contains(inode))
+        .map(|(address, _)| address)
         .collect();
     found.sort();
     found.dedup();
@@ -34,11 +44,26 @@ pub enum Owner {
 }
 
 /// Whether one of these processes is whom a connection to `address` reaches.
-pub fn owner(pids: &[u32], address: SocketAddr) -> Owner {
+pub fn owner(pids: &[u32], address: &Address) -> Owner {
     let Some(first) = pids.first() else {
         return Owner::Unknown;
     };
     let (own, whole) = inodes(pids);
+    let address = match address {
+        Address::Inet(address) => *address,
+        Address::Unix(path) => {
+            let there = unix_listeners(*first).into_iter();
+            let mut there = there.filter(|(known, _)| Path::new(known) == path.as_ref());
+            // An old socket of that name may still be there without its file: one of ours is enough.
+            return match there.next() {
+                None => Owner::Unknown,
+                Some((_, inode)) if own.contains(&inode) => Owner::Ours,
+                _ if there.any(|(_, inode)| own.contains(&inode)) => Owner::Ours,
+                _ if whole => Owner::Foreign,
+                _ => Owner::Unknown,
+            };
+        }
+    };
     for rows in [Rows::Leading, Rows::All] {
         let there: Vec<Listener> = listeners(*first, rows)
             .into_iter()
@@ -122,6 +147,25 @@ enum State {
     Other,
 }
 
+/// The unix sockets that listen: their names and their inodes.
+fn unix_listeners(pid: u32) -> Vec<(String, u64)> {
+    let Ok(file) = File::open(format!("/proc/{pid}/net/unix")) else {
+        return Vec::new();
+    };
+    let lines = BufReader::new(file).lines().skip(1).map_while(Result::ok);
+    lines.filter_map(|line| parse_unix(&line)).collect()
+}
+
+/// `Num RefCount Protocol Flags Type St Inode Path`; a flag of 0x10000 says that it listens.
+fn parse_unix(line: &str) -> Option<(String, u64)> {
+    let mut fields = line.split_ascii_whitespace().skip(3);
+    let flags = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let inode = fields.nth(2)?;
+    // A path may hold spaces; what is before it is padded.
+    let (_, path) = line.split_once(&format!(" {inode} "))?;
+    (flags & 0x10000 != 0).then_some((path.into(), inode.parse().ok()?))
+}
+
 /// `sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode ...`
 fn parse(line: &str) -> Option<(State, Listener)> {
     let mut fields = line.split_ascii_whitespace().skip(1);
@@ -162,8 +206,9 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use std::net::{SocketAddr, TcpListener};
+    use std::os::unix::net::UnixListener;
 
-    use super::{Owner, listening, owner, parse_ip, reaches};
+    use super::{Address, Owner, listening, owner, parse_ip, parse_unix, reaches};
 
     #[test]
     fn addresses_are_read_as_the_kernel_writes_them() {
@@ -172,6 +217,16 @@ mod tests {
         assert_eq!(loopback.to_string(), "::1");
         assert_eq!(parse_ip("0100"), None);
         assert_eq!(parse_ip("zzzzzzzz"), None);
+    }
+
+    #[test]
+    fn unix_sockets_are_read_as_the_kernel_writes_them() {
+        let line = "0000000000000000: 00000002 00000000 00010000 0001 01 70001 /run/a b.sock";
+        assert_eq!(parse_unix(line), Some(("/run/a b.sock".into(), 70001)));
+        let connected = "0000000000000000: 00000003 00000000 00000000 0001 03 70002 /run/a";
+        assert_eq!(parse_unix(connected), None);
+        let unnamed = "0000000000000000: 00000003 00000000 00000000 0001 03 70002";
+        assert_eq!(parse_unix(unnamed), None);
     }
 
     #[test]
@@ -194,21 +249,30 @@ mod tests {
     #[test]
     fn our_own_listener_is_ours_and_another_process_does_not_have_it() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = Address::Inet(listener.local_addr().unwrap());
         let own = std::process::id();
         assert!(listening(&[own]).contains(&address));
-        assert_eq!(owner(&[own], address), Owner::Ours);
+        assert_eq!(owner(&[own], &address), Owner::Ours);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a socket");
+        let unix = UnixListener::bind(&path).unwrap();
+        let file = Address::Unix(path.into());
+        assert!(listening(&[own]).contains(&file));
+        assert_eq!(owner(&[own], &file), Owner::Ours);
 
         let mut other = std::process::Command::new("sleep")
             .arg("60")
             .spawn()
             .unwrap();
-        let found = (listening(&[other.id()]), owner(&[other.id()], address));
+        let pids = [other.id()];
+        let owners = [owner(&pids, &address), owner(&pids, &file)];
+        let found = listening(&pids);
         other.kill().unwrap();
         other.wait().unwrap();
-        assert_eq!(found, (vec![], Owner::Foreign));
+        assert_eq!((found, owners), (vec![], [Owner::Foreign; 2]));
 
-        drop(listener);
-        assert_eq!(owner(&[own], address), Owner::Unknown);
+        drop((listener, unix));
+        assert_eq!(owner(&[own], &address), Owner::Unknown);
+        assert_eq!(owner(&[own], &file), Owner::Unknown);
     }
 }

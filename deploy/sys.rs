@@ -12,6 +12,8 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::process::{Pid, Signal};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// The descriptor of an inherited listening socket, as sd_listen_fds(3) has it: the first after the
 /// three standard ones.
@@ -210,6 +212,12 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
             fd => Ok(OwnedFd::from_raw_fd(fd)),
         }
     }
+}
+
+/// Let tokio tell when a descriptor is readable; that of a process is so once the process has ended.
+pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an owned descriptor is open and the same until it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Whether somebody has a file open for writing.

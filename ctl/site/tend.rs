@@ -1,11 +1,11 @@
 //! What runs is looked after: probed as long as it serves or may serve again, and started again when
 //! it dies.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hotctl_config::names::Slot;
+use hotctl_deploy::probe::probe;
 use hotctl_deploy::process::Exit;
 use tracing::{error, warn};
 
@@ -36,16 +36,20 @@ impl Site {
                 return;
             }
             let started = match site.spec(at, port) {
-                Ok(spec) => site.start(spec, slot).await,
+                Ok(spec) => site
+                    .start(spec.clone(), slot)
+                    .await
+                    .map(|process| (process, spec)),
                 Err(why) => Err(why),
             };
             match started {
-                Ok(process) => {
+                Ok((process, spec)) => {
                     let kept = {
                         let mut inner = site.inner();
                         match inner.slots.get_mut(&slot) {
                             Some(running) => {
                                 running.process = process.clone();
+                                running.spec = spec;
                                 running.alive = true;
                                 running.since = Instant::now();
                                 running.restarts += 1;
@@ -75,18 +79,25 @@ impl Site {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let due: Vec<(Slot, SocketAddr)> = {
+            let due: Vec<_> = {
                 let inner = self.inner();
                 inner
                     .slots
                     .values()
                     .filter(|r| r.alive && matches!(inner.role(r.at), "live" | "warm"))
-                    .map(|r| (r.at.slot, r.address))
+                    .map(|r| {
+                        (
+                            r.at.slot,
+                            r.process.clone(),
+                            r.address.into(),
+                            r.spec.clone(),
+                        )
+                    })
                     .collect()
             };
-            for (slot, address) in due {
+            for (slot, process, address, spec) in due {
                 let began = Instant::now();
-                let answer = hotctl_deploy::probe::probe(address, &self.config.health).await;
+                let answer = probe(&process, &address, &spec, &self.config.health).await;
                 self.means
                     .metrics
                     .probe(&self.name, answer.is_ok(), began.elapsed());
