@@ -10,7 +10,7 @@ use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use events::{EventLine, EventsQuery, Noted, Progress, Summary};
+pub use events::{EventLine, EventsQuery, Missing, Noted, Progress, Summary};
 pub use record::Verb;
 
 /// The query of `PUT /v1/services/NAME/releases`; the body is the file, or a tar of the folder.

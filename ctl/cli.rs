@@ -1,11 +1,17 @@
 //! The command line: its words, and nothing of what they do.
 
-use std::net::SocketAddr;
+mod args;
+mod early;
+
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use hotctl_config::file::Admin;
-use hotctl_config::names::{ReleaseId, ServiceName};
+use clap::{Args, ColorChoice, Parser, Subcommand};
+
+pub use args::{
+    Check, Completions, Deploy, Doctor, Events, Init, LogFormat, Logs, LogsOf, Man, OnService,
+    Releases, Schema, Serve, Status, Wait,
+};
+pub use early::Early;
 
 /// Deploys that lose nothing, for any HTTP service that is a plain executable.
 #[derive(Debug, Parser)]
@@ -13,6 +19,8 @@ use hotctl_config::names::{ReleaseId, ServiceName};
 pub struct Cli {
     #[command(flatten)]
     pub places: Places,
+    #[command(flatten)]
+    pub answers: Answers,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -25,8 +33,11 @@ Examples:
   hotctl rollback                             go back to the release before
   hotctl status                               what runs where
 
+With --json a command answers in JSON on standard output; `hotctl schema COMMAND` describes it. One
+that fails prints {\"error\":…,\"hint\":…,\"exit\":…} as its last line on standard error.
+
 Exit status: 0 done, 1 failed or reverted, 2 usage or configuration, 3 no daemon reached,
-5 superseded by a newer deploy.";
+4 refused because another deployment is under way, 5 superseded by a newer deploy.";
 
 /// Where the daemon is; the same for every command.
 #[derive(Debug, Clone, Args)]
@@ -55,13 +66,40 @@ impl Places {
     }
 }
 
+/// How a command answers; the same for every command.
+#[derive(Debug, Clone, Args)]
+pub struct Answers {
+    /// Answer in JSON: a value, or a line for each event
+    #[arg(long, global = true)]
+    json: bool,
+    /// When to use colours; on a terminal, `auto` also asks NO_COLOR, CLICOLOR and TERM
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+}
+
+/// For whom a command answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// For a program.
+    Json,
+    /// For a person.
+    Words,
+}
+
+impl Answers {
+    /// For whom.
+    pub fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Words }
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the proxy and its controller in the foreground
     Serve(Serve),
-    /// Start a new release, prove it healthy, flip traffic to it, drain and stop the old one
+    /// Start a new release, prove it healthy, flip traffic to it, stop the old one
     Deploy(Deploy),
-    /// Go back to the release before: at once while it is still warm, else by starting it again
+    /// Go back to the release before; at once while that is still warm
     Rollback(OnService),
     /// Show services, releases, addresses, pids and what is under way
     Status(Status),
@@ -69,11 +107,13 @@ pub enum Command {
     Releases(Releases),
     /// Print what a service wrote to its standard output and error
     Logs(Logs),
+    /// Print what has happened: deployments, restarts, orders
+    Events(Events),
     /// Stop a service; requests get 503 until it is started
     Stop(OnService),
     /// Start a stopped service
     Start(OnService),
-    /// Replace a service's processes by fresh ones of the same release, without a gap
+    /// Replace a service's processes by fresh ones, without a gap
     Restart(OnService),
     /// End the deployment under way; what is live stays
     Cancel(OnService),
@@ -81,168 +121,18 @@ pub enum Command {
     Check(Check),
     /// Write a commented hotctl.toml
     Init(Init),
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Without a configuration file, --listen gives one service named `app` that takes every request.
-Configuration: --config, else ./hotctl.toml, else /etc/hotctl/hotctl.toml; see `hotctl init`.")]
-pub struct Serve {
-    /// The configuration file, TOML, or JSON if its name ends in .json
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Listen here, instead of where the configuration says; may be given again. Port 0 = any free
-    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
-    pub listen: Vec<SocketAddr>,
-    /// Metrics and health, read only; `off` for none [default: 127.0.0.1:10480]
-    #[arg(long, value_name = "ADDRESS|off", value_parser = admin)]
-    pub admin: Option<Admin>,
-    /// How the daemon writes its own log
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub log_format: LogFormat,
-    /// How much it writes: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    pub log_level: String,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  hotctl deploy ./app-v2                         an executable file
-  hotctl deploy ./app-v2 -- --port {port}        with arguments; {port} is filled in
-  hotctl deploy ./web -- node server.js          a folder and its command
-  hotctl deploy ./web --service shop             where several services are configured
-
-The app gets PORT and HOST in its environment and must listen there.
-Ctrl-C cancels the deployment; what is live stays. Losing the connection does not.")]
-pub struct Deploy {
-    /// An executable file, or a folder
-    pub path: PathBuf,
-    /// Which service; may be left out where there is only one
-    #[arg(long, short, value_name = "NAME")]
-    pub service: Option<ServiceName>,
-    /// Deploy even if content and arguments are the same as what is live
-    #[arg(long)]
-    pub force: bool,
-    /// What to wait for: `live` = until traffic has flipped, `drained` = until the old release has
-    /// answered its last request too, `settled` = until it is not kept warm any more
-    #[arg(long, value_name = "STATE", default_value = "drained")]
-    pub wait: Wait,
-    /// Print every event as a line of JSON
-    #[arg(long)]
-    pub json: bool,
-    /// The file's arguments, or the folder's command
-    #[arg(last = true, value_name = "ARGS")]
-    pub args: Vec<String>,
-}
-
-/// When `deploy` returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Wait {
-    Live,
-    Drained,
-    Settled,
-}
-
-#[derive(Debug, Args)]
-pub struct OnService {
-    /// Which service; may be left out where there is only one
-    pub service: Option<ServiceName>,
-    /// Print every event as a line of JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct Status {
-    /// Only this service
-    pub service: Option<ServiceName>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct Releases {
-    /// Which service; may be left out where there is only one
-    pub service: Option<ServiceName>,
-    /// As JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  hotctl logs                    the last 100 lines of the live release
-  hotctl logs web -f             follow it, across deploys
-  hotctl logs web@7 -n 20        the last lines of one release")]
-pub struct Logs {
-    /// A service, or one release of it as in web@7
-    #[arg(value_name = "SERVICE")]
-    pub of: Option<LogsOf>,
-    /// Go on printing as it is written
-    #[arg(long, short)]
-    pub follow: bool,
-    /// How many lines to begin with
-    #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
-    pub lines: usize,
-}
-
-/// Whose output is wanted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LogsOf {
-    /// What is live.
-    Service(ServiceName),
-    /// One release, whatever its role.
-    Release(ReleaseId),
-}
-
-impl std::str::FromStr for LogsOf {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.contains('@') {
-            text.parse().map(Self::Release).map_err(|e| format!("{e}"))
-        } else {
-            text.parse().map(Self::Service).map_err(|e| format!("{e}"))
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub struct Check {
-    /// The file to check [default: ./hotctl.toml, else /etc/hotctl/hotctl.toml]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct Init {
-    /// Where to write it; an existing file is never overwritten
-    #[arg(default_value = "hotctl.toml")]
-    pub path: PathBuf,
-}
-
-fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| {
-        format!("`{text}` is no address and port such as 127.0.0.1:8080 or [::]:80; port 0 takes any free one")
-    })
-}
-
-fn admin(text: &str) -> Result<Admin, String> {
-    if text == "off" {
-        return Ok(Admin::Off);
-    }
-    text.parse()
-        .map(Admin::At)
-        .map_err(|_| format!("`{text}` is neither an address such as 127.0.0.1:10480 nor `off`"))
+    /// Look for what is wrong with machine and configuration, and say the remedy
+    Doctor(Doctor),
+    /// Print the version of this program, and of the daemon if there is one
+    Version,
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Print the manual page, or write a page for each command into a folder
+    Man(Man),
+    /// Print the description of the control API (OpenAPI 3.1)
+    Openapi,
+    /// Print the JSON Schema of what a command answers with --json
+    Schema(Schema),
 }
 
 #[cfg(test)]
@@ -272,6 +162,6 @@ mod tests {
             panic!("not a deploy");
         };
         assert_eq!(deploy.args, ["node", "server.js", "--json"]);
-        assert!(!deploy.json);
+        assert_eq!(cli.answers.form(), Form::Words);
     }
 }

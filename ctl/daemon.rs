@@ -319,7 +319,8 @@ async fn start_live(site: &Arc<Site>) {
     }
 }
 
-fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, Fault> {
+/// Listen; what stands in the way is told with its remedy.
+pub fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, Fault> {
     let listener = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         Ok(listener)
@@ -427,7 +428,7 @@ impl Socket {
 }
 
 /// A control socket in a folder that others can write to could be replaced under us.
-fn check_private(folder: &Path) -> Result<(), Fault> {
+pub fn check_private(folder: &Path) -> Result<(), Fault> {
     let own = rustix::process::geteuid().as_raw();
     let fault = |text: String| {
         Fault::config(format!("socket folder {}: {text}", folder.display())).hint(

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::answers::Failure;
+
 /// What went wrong and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
@@ -23,6 +25,8 @@ pub enum Exit {
     Usage = 2,
     /// 3: no daemon could be reached.
     Unreachable = 3,
+    /// 4: refused, because another deployment is under way and waiting was not wanted.
+    Busy = 4,
     /// 5: a newer order took the place of this one.
     Superseded = 5,
 }
@@ -44,6 +48,17 @@ impl Fault {
         Self::new(Exit::Usage, text)
     }
 
+    /// What the parser of the command line says, without its ornaments.
+    pub fn usage(said: &str) -> Self {
+        let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let fault = Self::config(first.strip_prefix("error: ").unwrap_or(first));
+        match lines.find_map(|line| line.strip_prefix("tip: ")) {
+            Some(tip) => fault.hint(tip),
+            None => fault.hint("hotctl --help"),
+        }
+    }
+
     /// Nobody answers at the control socket.
     pub fn unreachable(text: impl Into<String>) -> Self {
         Self::new(Exit::Unreachable, text)
@@ -54,6 +69,15 @@ impl Fault {
             text: text.into(),
             hint: None,
             exit,
+        }
+    }
+
+    /// As a script sees it.
+    pub fn as_shape(&self) -> Failure {
+        Failure {
+            error: self.text.clone(),
+            hint: self.hint.clone(),
+            exit: self.exit as u8,
         }
     }
 

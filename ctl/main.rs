@@ -2,12 +2,14 @@
 //! over; every command is in a room of its own.
 
 mod admin;
+mod answers;
 mod api;
 mod cli;
 mod client;
 mod commands;
 mod control;
 mod daemon;
+mod doctor;
 mod fault;
 mod follow;
 mod hands;
@@ -15,9 +17,11 @@ mod journal;
 mod log;
 mod metrics;
 mod openapi;
+mod paint;
 mod places;
 mod print;
 mod refused;
+mod schema;
 mod service;
 mod site;
 mod store;
@@ -28,7 +32,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::cli::{Cli, Command};
+use crate::cli::{Cli, Early, Form};
+use crate::fault::Fault;
 
 fn main() -> ExitCode {
     // Before anything else: a shim is one process an app, and carries none of the rest.
@@ -38,20 +43,26 @@ fn main() -> ExitCode {
     {
         return hotctl_deploy::shim::main();
     }
-    let mut cli = Cli::parse();
-    cli.places.or_from_environment();
-    let done = match &cli.command {
-        Command::Serve(serve) => daemon::serve(&cli.places, serve),
-        Command::Check(check) => commands::check(check),
-        Command::Init(init) => commands::init(init),
-        command => commands::ask(&cli.places, command),
-    };
+    let early = Early::of(std::env::args_os().skip(1));
+    early.color.write_global();
+    let done = parse(early).and_then(|mut cli| {
+        cli.places.or_from_environment();
+        commands::run(&cli)
+    });
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            // Problems of a configuration begin with their own file and line.
-            eprintln!("hotctl: {fault}");
+            print::fault(&fault, early.form);
             fault.exit.into()
         }
     }
+}
+
+/// The command line. Help, and for people what is wrong with it, is printed by the parser, which
+/// ends the program then.
+fn parse(early: Early) -> Result<Cli, Fault> {
+    Cli::try_parse().map_err(|wrong| match (early.form, wrong.use_stderr()) {
+        (Form::Json, true) => Fault::usage(&wrong.render().to_string()),
+        _ => wrong.exit(),
+    })
 }

@@ -74,7 +74,6 @@ impl Giver {
     }
 }
 
-#[cfg(test)]
 /// The id of a group by its name; none where the system knows no such group.
 pub fn group(name: &str) -> Option<u32> {
     uzers::get_group_by_name(name).map(|group| group.gid())

@@ -6,6 +6,7 @@ mod demo;
 mod failures;
 mod flips;
 mod instruments;
+mod json;
 mod metrics;
 mod readme;
 mod real_apps;

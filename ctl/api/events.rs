@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use hotctl_config::names::{ReleaseId, ServiceName, Slot};
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOf, Schema, Type};
+use utoipa::openapi::{Ref, RefOr};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::record::Verb;
 use crate::who::Giver;
@@ -262,11 +264,11 @@ pub enum EventLine {
     /// An event.
     Event(NumberedEvent),
     /// Events that are not kept any more, in their place.
-    Gap(Gap),
+    Missing(Missing),
 }
 
 /// An event of the journal.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NumberedEvent {
     /// Counts all events, across restarts of the daemon.
     pub number: u64,
@@ -280,14 +282,62 @@ pub struct NumberedEvent {
     pub what: Noted,
 }
 
+/// By hand, because the derived one gives the variant without a tag of its own a tag.
+impl PartialSchema for NumberedEvent {
+    fn schema() -> RefOr<Schema> {
+        let mut what = match Noted::schema() {
+            RefOr::T(Schema::OneOf(what)) => what,
+            other => OneOf {
+                items: vec![other],
+                ..OneOf::new()
+            },
+        };
+        what.items.pop();
+        what.items
+            .push(Ref::from_schema_name(Progress::name()).into());
+        let head = ObjectBuilder::new()
+            .property(
+                "number",
+                count("Counts all events, across restarts of the daemon."),
+            )
+            .required("number")
+            .property("at_ms", count("When, in milliseconds since 1970."))
+            .required("at_ms")
+            .property("service", Ref::from_schema_name(ServiceName::name()));
+        AllOfBuilder::new()
+            .description(Some("An event of the journal."))
+            .item(head)
+            .item(Schema::OneOf(what))
+            .into()
+    }
+}
+
+impl ToSchema for NumberedEvent {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((ServiceName::name().into(), ServiceName::schema()));
+        schemas.push((Progress::name().into(), Progress::schema()));
+        Noted::schemas(schemas);
+    }
+}
+
+fn count(what: &str) -> ObjectBuilder {
+    ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .minimum(Some(0))
+        .description(Some(what))
+}
+
 /// What takes the place of events that are not kept any more.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(tag = "event", rename = "gap")]
-pub struct Gap {
-    /// How many are missing.
-    pub missed: u64,
-    /// After which number.
-    pub after: u64,
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Missing {
+    /// They were there once.
+    Gap {
+        /// How many.
+        missed: u64,
+        /// After which number.
+        after: u64,
+    },
 }
 
 /// The query of `GET /v1/events`; empty = everything that is kept.

@@ -1,0 +1,89 @@
+//! What commands answer in JSON beside the shapes of the control API. A documented contract, as
+//! those are: fields are added, never changed.
+
+use hotctl_config::names::{ReleaseId, ServiceName};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a command that fails prints as its last line on standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Failure {
+    /// What is wrong, object first.
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// The exit status.
+    pub exit: u8,
+}
+
+/// `hotctl check --json`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Checked {
+    /// The file, which is good.
+    pub file: String,
+    /// The services it has.
+    pub services: Vec<ServiceName>,
+}
+
+/// `hotctl init --json`, `hotctl man --out DIR --json`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Written {
+    /// The files.
+    pub files: Vec<String>,
+}
+
+/// `hotctl version --json`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Version {
+    /// Of this program.
+    pub version: String,
+    /// Of the daemon; none if none was reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daemon: Option<String>,
+}
+
+/// A line of `hotctl logs --json`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// Whose output; none where the output of a service is followed from release to release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseId>,
+    /// The line, without its end.
+    pub line: String,
+}
+
+/// `hotctl doctor --json`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Diagnosis {
+    /// How many checks found something wrong.
+    pub wrong: usize,
+    /// Everything that was looked at.
+    pub checks: Vec<Finding>,
+}
+
+/// One check of `hotctl doctor`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Finding {
+    /// What was looked at, such as `listen` or `state`.
+    pub check: String,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// What was found, object first.
+    pub text: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// What came of a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// As it should be.
+    Good,
+    /// Nothing is wrong, and something is worth knowing.
+    Note,
+    /// It will not work, or not for long.
+    Wrong,
+}

@@ -1,0 +1,221 @@
+//! What each command takes.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use clap_complete::Shell;
+use hotctl_config::file::Admin;
+use hotctl_config::names::{ReleaseId, ServiceName};
+
+use crate::schema::Subject;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without a configuration file, --listen gives one service named `app` that takes every request.
+Configuration: --config, else ./hotctl.toml, else /etc/hotctl/hotctl.toml; see `hotctl init`.")]
+pub struct Serve {
+    /// The configuration file, TOML, or JSON if its name ends in .json
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Listen here, instead of where the configuration says; may be given again. Port 0 = any free
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    pub listen: Vec<SocketAddr>,
+    /// Metrics and health, read only; `off` for none [default: 127.0.0.1:10480]
+    #[arg(long, value_name = "ADDRESS|off", value_parser = admin)]
+    pub admin: Option<Admin>,
+    /// How the daemon writes its own log
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// How much it writes: error, warn, info, debug, trace
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl deploy ./app-v2                         an executable file
+  hotctl deploy ./app-v2 -- --port {port}        with arguments; {port} is filled in
+  hotctl deploy ./web -- node server.js          a folder and its command
+  hotctl deploy ./web --service shop             where several services are configured
+
+The app gets PORT and HOST in its environment and must listen there.
+Ctrl-C cancels the deployment; what is live stays. Losing the connection does not.")]
+pub struct Deploy {
+    /// An executable file, or a folder
+    pub path: PathBuf,
+    /// Which service; may be left out where there is only one
+    #[arg(long, short, value_name = "NAME")]
+    pub service: Option<ServiceName>,
+    /// Deploy even if content and arguments are the same as what is live
+    #[arg(long)]
+    pub force: bool,
+    /// What to wait for: `live` = until traffic has flipped, `drained` = until the old release has
+    /// answered its last request too, `settled` = until it is not kept warm any more
+    #[arg(long, value_name = "STATE", default_value = "drained")]
+    pub wait: Wait,
+    /// The file's arguments, or the folder's command
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+/// When `deploy` returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Wait {
+    Live,
+    Drained,
+    Settled,
+}
+
+#[derive(Debug, Args)]
+pub struct OnService {
+    /// Which service; may be left out where there is only one
+    pub service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Only this service
+    pub service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+pub struct Releases {
+    /// Which service; may be left out where there is only one
+    pub service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl logs                    the last 100 lines of the live release
+  hotctl logs web -f             follow it, across deploys
+  hotctl logs web@7 -n 20        the last lines of one release")]
+pub struct Logs {
+    /// A service, or one release of it as in web@7
+    #[arg(value_name = "SERVICE")]
+    pub of: Option<LogsOf>,
+    /// Only what this release wrote: `web --release 7` is `web@7`
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub release: Option<u32>,
+    /// Go on printing as it is written
+    #[arg(long, short)]
+    pub follow: bool,
+    /// How many lines to begin with
+    #[arg(long, short = 'n', value_name = "LINES", default_value_t = 100)]
+    pub lines: usize,
+}
+
+/// Whose output is wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogsOf {
+    /// What is live.
+    Service(ServiceName),
+    /// One release, whatever its role.
+    Release(ReleaseId),
+}
+
+impl std::str::FromStr for LogsOf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            text.parse().map(Self::Release).map_err(|e| format!("{e}"))
+        } else {
+            text.parse().map(Self::Service).map_err(|e| format!("{e}"))
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The file to check [default: ./hotctl.toml, else /etc/hotctl/hotctl.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where to write it; an existing file is never overwritten
+    #[arg(default_value = "hotctl.toml")]
+    pub path: PathBuf,
+}
+
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address and port such as 127.0.0.1:8080 or [::]:80; port 0 takes any free one")
+    })
+}
+
+fn admin(text: &str) -> Result<Admin, String> {
+    if text == "off" {
+        return Ok(Admin::Off);
+    }
+    text.parse()
+        .map(Admin::At)
+        .map_err(|_| format!("`{text}` is neither an address such as 127.0.0.1:10480 nor `off`"))
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl events                   what is kept of the past
+  hotctl events web -f            the last 20 of one service, and whatever comes
+  hotctl events --after 118 --json   go on where a reader ended")]
+pub struct Events {
+    /// Only of this service
+    pub service: Option<ServiceName>,
+    /// Go on printing as it happens
+    #[arg(long, short)]
+    pub follow: bool,
+    /// Only what came after the event of this number
+    #[arg(long, value_name = "NUMBER")]
+    pub after: Option<u64>,
+    /// How many to begin with, where --after is not given [default: all; with -f 20]
+    #[arg(long, short = 'n', value_name = "EVENTS")]
+    pub last: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Exit status: 0 nothing is wrong, 1 something is.")]
+pub struct Doctor {
+    /// The configuration [default: ./hotctl.toml, else /etc/hotctl/hotctl.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl completions bash > /etc/bash_completion.d/hotctl
+  hotctl completions zsh > ~/.zfunc/_hotctl
+  hotctl completions fish > ~/.config/fish/completions/hotctl.fish")]
+pub struct Completions {
+    /// Which shell
+    pub shell: Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl man | man -l -
+  hotctl man --out /usr/local/share/man/man1")]
+pub struct Man {
+    /// Write a page for each command into this folder, which must be there
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// The command, or `failure` for what every command that fails prints; none lists them
+    pub command: Option<Subject>,
+}

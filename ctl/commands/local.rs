@@ -1,0 +1,114 @@
+//! The commands that need no daemon: about files, and about hotctl itself.
+
+use std::fs;
+use std::io::{self, Write as _};
+
+use clap::{CommandFactory as _, ValueEnum as _};
+use hotctl_config::names::ServiceName;
+
+use super::{answer, say};
+use crate::answers::{Checked, Written};
+use crate::cli::{self, Cli, Form};
+use crate::fault::Fault;
+use crate::schema::{self, Subject};
+use crate::{daemon, openapi};
+
+/// `hotctl check`.
+pub fn check(check: &cli::Check, form: Form) -> Result<(), Fault> {
+    let found = hotctl_config::find(check.config.as_deref()).map_err(daemon::refused)?;
+    let path = found.ok_or_else(|| {
+        Fault::config(
+            "no configuration found: neither ./hotctl.toml nor /etc/hotctl/hotctl.toml is there",
+        )
+        .hint("`hotctl init` writes one")
+    })?;
+    let config = hotctl_config::read(&path).map_err(daemon::refused)?;
+    let checked = Checked {
+        file: path.display().to_string(),
+        services: config.services.keys().cloned().collect(),
+    };
+    answer(form, &checked, || {
+        let services: Vec<&str> = checked.services.iter().map(ServiceName::as_str).collect();
+        format!("{}: good; services: {}", checked.file, services.join(", "))
+    })
+}
+
+/// `hotctl init`.
+pub fn init(init: &cli::Init, form: Form) -> Result<(), Fault> {
+    let file = init.path.display().to_string();
+    let written = fs::File::create_new(&init.path)
+        .and_then(|mut file| file.write_all(hotctl_config::EXAMPLE.as_bytes()));
+    match written {
+        Ok(()) => {
+            let written = Written { files: vec![file] };
+            answer(form, &written, || {
+                format!("wrote {}; read it, then `hotctl serve`", written.files[0])
+            })
+        }
+        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Err(Fault::config(format!(
+            "{file}: is there already, and is not overwritten"
+        ))
+        .hint("name another file: hotctl init FILE")),
+        Err(cause) => Err(Fault::config(format!("{file}: {cause}"))),
+    }
+}
+
+/// `hotctl completions`.
+pub fn completions(asked: &cli::Completions) -> Result<(), Fault> {
+    let mut script = Vec::new();
+    clap_complete::generate(asked.shell, &mut Cli::command(), "hotctl", &mut script);
+    say(String::from_utf8_lossy(&script).trim_end())
+}
+
+/// `hotctl man`.
+pub fn man(asked: &cli::Man, form: Form) -> Result<(), Fault> {
+    let Some(folder) = &asked.out else {
+        let mut page = Vec::new();
+        clap_mangen::Man::new(Cli::command())
+            .render(&mut page)
+            .map_err(|cause| Fault::failed(format!("manual page: {cause}")))?;
+        return say(String::from_utf8_lossy(&page).trim_end());
+    };
+    let shown = folder.display();
+    if !folder.is_dir() {
+        return Err(
+            Fault::config(format!("{shown}: no such folder")).hint(format!("mkdir -p {shown}"))
+        );
+    }
+    clap_mangen::generate_to(Cli::command(), folder)
+        .map_err(|cause| Fault::config(format!("{shown}: {cause}")))?;
+    let command = Cli::command();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    let pages = names.map(|name| format!("hotctl-{name}.1"));
+    let files = std::iter::once("hotctl.1".to_owned()).chain(pages);
+    let written = Written {
+        files: files
+            .map(|file| folder.join(file).display().to_string())
+            .collect(),
+    };
+    answer(form, &written, || {
+        format!("wrote {} pages into {shown}", written.files.len())
+    })
+}
+
+/// `hotctl openapi`.
+pub fn openapi() -> Result<(), Fault> {
+    let text = openapi::document()
+        .to_pretty_json()
+        .map_err(|cause| Fault::failed(cause.to_string()))?;
+    say(&text)
+}
+
+/// `hotctl schema`.
+pub fn schema(asked: &cli::Schema) -> Result<(), Fault> {
+    let Some(subject) = asked.command else {
+        let names: Vec<String> = Subject::value_variants()
+            .iter()
+            .map(|subject| schema::name(*subject))
+            .collect();
+        return say(&names.join("\n"));
+    };
+    let text = serde_json::to_string_pretty(&schema::of(subject))
+        .map_err(|cause| Fault::failed(cause.to_string()))?;
+    say(&text)
+}

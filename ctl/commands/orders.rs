@@ -1,0 +1,172 @@
+//! The commands that give an order, and follow what becomes of it.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use hotctl_deploy::pack::{self, Packed};
+use hotctl_deploy::release::Upload;
+use reqwest::Method;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{service_path, with_query};
+use crate::api::{CancelQuery, DeployRequest, Progress, Put, PutQuery, UploadKind};
+use crate::cli::{self, Form, Wait};
+use crate::client::{Client, Lines};
+use crate::fault::Fault;
+use crate::print::{self, Paper};
+
+/// How often a line that shows time is drawn again.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Pack what is to be deployed.
+///
+/// # Errors
+/// If it cannot be deployed.
+pub fn read(path: &Path) -> Result<Packed, Fault> {
+    pack::pack(path).map_err(|refused| {
+        // A path that cannot be run at all is a slip of the hand; what is no release has failed.
+        let slip = std::fs::metadata(path).map_or(true, |meta| {
+            meta.is_file() && meta.permissions().mode() & 0o111 == 0
+        });
+        let fault = if slip {
+            Fault::config(refused.text)
+        } else {
+            Fault::failed(refused.text)
+        };
+        Fault {
+            hint: refused.hint,
+            ..fault
+        }
+    })
+}
+
+/// `hotctl deploy`.
+pub async fn deploy(
+    client: &Client,
+    asked: &cli::Deploy,
+    packed: Packed,
+    form: Form,
+) -> Result<(), Fault> {
+    let service = service_path(client, asked.service.as_ref()).await?;
+    let query = PutQuery {
+        kind: match packed.upload {
+            Upload::File { .. } => UploadKind::File,
+            Upload::Folder => UploadKind::Folder,
+        },
+        name: packed.name.clone(),
+    };
+    let path = with_query(&format!("{service}/releases"), &query)?;
+    let put: Put = client.upload(&path, packed.reader).await?;
+    let request = DeployRequest {
+        digest: put.digest,
+        args: asked.args.clone(),
+        name: Some(packed.name),
+        force: asked.force,
+    };
+    let deployments = format!("{service}/deployments");
+    let answer = client.order(Method::POST, &deployments, &request).await?;
+    follow(
+        client,
+        answer,
+        Paper::new(form),
+        asked.wait,
+        Some(&deployments),
+    )
+    .await
+}
+
+/// `hotctl rollback`, `stop`, `start`, `restart`.
+pub async fn on_service(
+    client: &Client,
+    on: &cli::OnService,
+    verb: &str,
+    form: Form,
+) -> Result<(), Fault> {
+    let path = format!(
+        "{}/{verb}",
+        service_path(client, on.service.as_ref()).await?
+    );
+    let answer = client.order(Method::POST, &path, &()).await?;
+    follow(client, answer, Paper::new(form), Wait::Drained, None).await
+}
+
+/// `hotctl cancel`.
+pub async fn cancel(client: &Client, on: &cli::OnService, form: Form) -> Result<(), Fault> {
+    let path = format!(
+        "{}/deployments",
+        service_path(client, on.service.as_ref()).await?
+    );
+    let answer = client.order(Method::DELETE, &path, &()).await?;
+    follow(client, answer, Paper::new(form), Wait::Drained, None).await
+}
+
+/// Print an order's events to its end. `cancel` is where Ctrl-C cancels it, as long as it can
+/// still be cancelled.
+async fn follow(
+    client: &Client,
+    answer: reqwest::Response,
+    mut paper: Paper,
+    wait: Wait,
+    cancel: Option<&str>,
+) -> Result<(), Fault> {
+    let mut interrupt = signal(SignalKind::interrupt())
+        .map_err(|cause| Fault::failed(format!("signals: {cause}")))?;
+    let mut lines = Lines::of(answer);
+    let mut flipped = false;
+    let mut number = None;
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        let line = tokio::select! {
+            _ = tick.tick() => {
+                paper.tick()?;
+                continue;
+            }
+            line = lines.next() => line.map_err(|cause| client.lost(&cause))?,
+            _ = interrupt.recv() => {
+                match cancel {
+                    Some(path) if !flipped => {
+                        paper.note("cancelling");
+                        // Only what is ours: what another began goes on.
+                        let ours = CancelQuery {
+                            number,
+                            waiting: number.is_none(),
+                        };
+                        let path = with_query(path, &ours)?;
+                        // Its end comes with the events of the order itself.
+                        drop(client.order(Method::DELETE, &path, &()).await?);
+                    }
+                    _ => {
+                        paper.note("the order goes on; `hotctl status` shows it");
+                        return Ok(());
+                    }
+                }
+                continue;
+            }
+        };
+        let Some(line) = line else {
+            return Err(Fault::unreachable("the daemon ended before the order did")
+                .hint("`hotctl status` shows what became of it"));
+        };
+        let progress: Progress = serde_json::from_str(&line).map_err(|cause| {
+            Fault::failed(format!(
+                "the daemon says what this hotctl cannot read: {cause}"
+            ))
+            .hint("use the same version of hotctl for both")
+        })?;
+        paper.print(&progress, &line)?;
+        match &progress {
+            Progress::Starting { deployment, .. } => number = Some(*deployment),
+            Progress::Flipped { .. } => {
+                flipped = true;
+                if wait == Wait::Live {
+                    return Ok(());
+                }
+            }
+            Progress::Failed { why, .. } => return Err(print::failure(why)),
+            Progress::Summary(_) if wait == Wait::Drained => return Ok(()),
+            progress if progress.is_last() => return Ok(()),
+            _ => {}
+        }
+    }
+}

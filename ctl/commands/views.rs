@@ -1,0 +1,123 @@
+//! The commands that look: what runs, what is stored, what was written, what has happened.
+
+use hotctl_config::names::ReleaseId;
+
+use super::{answer, service, service_path, unknown, with_query};
+use crate::answers::{LogLine, Version};
+use crate::api::{EventLine, EventsQuery, LogsQuery, ReleaseLine, Status};
+use crate::cli::{self, Form, LogsOf};
+use crate::client::{self, Client, Lines};
+use crate::fault::Fault;
+use crate::print::{self, Reader};
+
+/// With how many events following them begins.
+const RECENT: u64 = 20;
+
+/// `hotctl version`.
+pub async fn version(client: Option<Client>, form: Form) -> Result<(), Fault> {
+    let daemon = match client {
+        Some(client) => Some(client.get::<Status>("/v1/status").await?.version),
+        None => None,
+    };
+    let version = Version {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        daemon,
+    };
+    answer(form, &version, || match &version.daemon {
+        Some(daemon) => format!("hotctl {}\ndaemon {daemon}", version.version),
+        None => format!("hotctl {}\nno daemon reached", version.version),
+    })
+}
+
+/// `hotctl status`.
+pub async fn status(client: &Client, asked: &cli::Status, form: Form) -> Result<(), Fault> {
+    let mut status: Status = client.get("/v1/status").await?;
+    if let Some(wanted) = &asked.service {
+        if !status.services.iter().any(|s| s.name == *wanted) {
+            return Err(unknown(wanted, &status));
+        }
+        status.services.retain(|s| s.name == *wanted);
+    }
+    answer(form, &status, || print::status(&status))
+}
+
+/// `hotctl releases`.
+pub async fn releases(client: &Client, asked: &cli::Releases, form: Form) -> Result<(), Fault> {
+    let service = service_path(client, asked.service.as_ref()).await?;
+    let lines: Vec<ReleaseLine> = client.get(&format!("{service}/releases")).await?;
+    answer(form, &lines, || print::releases(&lines))
+}
+
+/// `hotctl logs`.
+pub async fn logs(client: &Client, asked: &cli::Logs, form: Form) -> Result<(), Fault> {
+    let (named, release) = match &asked.of {
+        None => (None, asked.release),
+        Some(LogsOf::Service(name)) => (Some(name), asked.release),
+        Some(LogsOf::Release(id)) if asked.release.is_some_and(|n| n != id.number) => {
+            return Err(
+                Fault::config(format!("{id} and --release differ")).hint("name one release")
+            );
+        }
+        Some(LogsOf::Release(id)) => (Some(&id.service), Some(id.number)),
+    };
+    let query = LogsQuery {
+        lines: Some(asked.lines),
+        follow: asked.follow,
+        release,
+    };
+    let service = service(client, named).await?;
+    let path = with_query(&format!("/v1/services/{service}/logs"), &query)?;
+    let answer = client.stream(&path).await?;
+    if form == Form::Words {
+        return client::copy_to_stdout(client, answer).await;
+    }
+    let release = release.map(|number| ReleaseId { service, number });
+    each_line(client, answer, |line| {
+        serde_json::to_string(&LogLine {
+            release: release.clone(),
+            line,
+        })
+        .map_err(|cause| Fault::failed(cause.to_string()))
+    })
+    .await
+}
+
+/// `hotctl events`.
+pub async fn events(client: &Client, asked: &cli::Events, form: Form) -> Result<(), Fault> {
+    let service = match &asked.service {
+        Some(named) => Some(service(client, Some(named)).await?),
+        None => None,
+    };
+    let query = EventsQuery {
+        after: asked.after,
+        last: asked.last.or_else(|| asked.follow.then_some(RECENT)),
+        service,
+        follow: asked.follow,
+    };
+    let answer = client.stream(&with_query("/v1/events", &query)?).await?;
+    each_line(client, answer, |line| match form {
+        Form::Json => Ok(line),
+        Form::Words => serde_json::from_str::<EventLine>(&line)
+            .map(|event| print::event_line(&event))
+            // Of a newer daemon: better as it is than not at all.
+            .or(Ok(line)),
+    })
+    .await
+}
+
+/// Print what becomes of each line, until the answer ends or nobody reads any more.
+async fn each_line(
+    client: &Client,
+    answer: reqwest::Response,
+    mut shown: impl FnMut(String) -> Result<String, Fault>,
+) -> Result<(), Fault> {
+    let mut lines = Lines::of(answer);
+    while let Some(line) = lines.next().await.map_err(|cause| client.lost(&cause))? {
+        match print::line(&shown(line)?) {
+            Ok(Reader::There) => {}
+            Ok(Reader::Gone) => return Ok(()),
+            Err(cause) => return Err(Fault::failed(format!("standard output: {cause}"))),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! What happens, in words: the lines of an order, and the events of the journal.
+
+use jiff::{Timestamp, tz::TimeZone};
+
+use super::{plural, time};
+use crate::api::{EventLine, Missing, Noted, Progress};
+use crate::paint::{BAD, GOOD, LOOK, QUIET, in_style};
+
+/// An event as a line, if it has one of its own.
+pub fn event(progress: &Progress) -> Option<String> {
+    Some(match progress {
+        Progress::Ordered { .. } => return None,
+        Progress::Queued { behind } => format!("waiting for {behind} to end"),
+        Progress::Starting { release, .. } => format!("{release} starting"),
+        Progress::Started {
+            release,
+            address,
+            pid,
+            took_ms,
+        } => format!(
+            "{release} started on {address}, pid {pid} ({})",
+            time(*took_ms)
+        ),
+        Progress::Waiting { .. } => return None,
+        Progress::Healthy {
+            release,
+            took_ms,
+            probes,
+        } => format!(
+            "{release} healthy after {} ({probes} probe{})",
+            time(*took_ms),
+            plural(usize::try_from(*probes).unwrap_or(0))
+        ),
+        Progress::Flipped { release, took_us } => {
+            format!(
+                "{release} {}: flipped in {}",
+                in_style(GOOD, "live"),
+                time(took_us / 1e3)
+            )
+        }
+        Progress::Draining { release, requests } => format!(
+            "{release} draining: {requests} request{} in flight",
+            plural(*requests)
+        ),
+        Progress::Drained {
+            release,
+            took_ms,
+            open: 0,
+        } => format!("{release} drained in {}", time(*took_ms)),
+        Progress::Drained {
+            release,
+            took_ms,
+            open,
+        } => format!(
+            "{release} still has {open} request{} open after {} (drain.requests): cut when it stops",
+            plural(*open),
+            time(*took_ms)
+        ),
+        Progress::Reverting { release, .. } => {
+            format!("{release} {}", in_style(LOOK, "taken back"))
+        }
+        Progress::Summary(s) => {
+            let mut parts = vec![format!("start {}", time(s.start_ms))];
+            parts.push(format!("health {}", time(s.health_ms)));
+            parts.push(format!("flip {}", time(s.flip_us / 1e3)));
+            parts.extend(s.drain_ms.map(|drain| format!("drain {}", time(drain))));
+            parts.push(format!("total {}", time(s.total_ms)));
+            format!(
+                "{} is live on {}: {}",
+                s.release,
+                s.address,
+                parts.join(", ")
+            )
+        }
+        Progress::Settled { release, .. } => format!("{release} settled"),
+        Progress::Unchanged { release } => {
+            format!("{release} is live already: unchanged, nothing to do")
+        }
+        Progress::Done { text } => text.clone(),
+        // Printed as the command's failure.
+        Progress::Failed { live, .. } => match live {
+            Some(live) => format!("{live} is live and was not touched"),
+            None => return None,
+        },
+    })
+}
+
+/// An event of the journal as a line.
+pub fn event_line(line: &EventLine) -> String {
+    let event = match line {
+        EventLine::Missing(Missing::Gap { missed, after }) => {
+            let plural = if *missed == 1 { "" } else { "s" };
+            return format!("{missed} event{plural} after {after}: not kept any more");
+        }
+        EventLine::Event(event) => event,
+    };
+    let head = in_style(QUIET, &format!("{:>5} {}", event.number, when(event.at_ms)));
+    let service = event
+        .service
+        .as_ref()
+        .map_or("hotctl", |name| name.as_str());
+    format!("{head}  {service}  {}", noted(&event.what))
+}
+
+/// A moment of the past, by the clock of this machine.
+pub fn when(at_ms: u64) -> String {
+    let moment = i64::try_from(at_ms)
+        .ok()
+        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+    match moment {
+        Some(moment) => moment
+            .to_zoned(TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S")
+            .to_string(),
+        None => "-".to_owned(),
+    }
+}
+
+fn noted(what: &Noted) -> String {
+    match what {
+        Noted::DaemonStarted { version, pid } => format!("hotctl {version} serves, pid {pid}"),
+        Noted::DaemonStopping => "hotctl ends".to_owned(),
+        Noted::OrderRefused { verb, by, why } => {
+            format!("{} by {} refused: {why}", word(verb), by.who)
+        }
+        Noted::CancelOrdered { release, by, .. } => {
+            format!("{release} to be cancelled, by {}", by.who)
+        }
+        Noted::InstanceExited {
+            release, pid, exit, ..
+        } => format!(
+            "{release} {} by itself, pid {pid}: {exit}",
+            in_style(BAD, "ended")
+        ),
+        Noted::InstanceRestarted { release, pid, .. } => {
+            format!("{release} started again, pid {pid}")
+        }
+        Noted::Unhealthy { release, text, .. } => {
+            format!("{release} {}: {text}", in_style(BAD, "unhealthy"))
+        }
+        Noted::HealthyAgain { release, .. } => {
+            format!("{release} {} again", in_style(GOOD, "healthy"))
+        }
+        Noted::FlipBack { from, to, why } => format!(
+            "{} from {from} to {to}: {why}",
+            in_style(LOOK, "flipped back")
+        ),
+        Noted::Progress(Progress::Ordered {
+            release, verb, by, ..
+        }) => format!("{release} ordered: {} by {}", word(verb), by.who),
+        Noted::Progress(Progress::Waiting { release, probe, .. }) => {
+            format!("{release} waiting: {probe}")
+        }
+        Noted::Progress(Progress::Failed { release, why, .. }) => {
+            let what = release
+                .as_ref()
+                .map(|id| format!("{id} "))
+                .unwrap_or_default();
+            format!("{what}{}: {why}", in_style(BAD, "failed"))
+        }
+        Noted::Progress(progress) => event(progress).unwrap_or_default(),
+    }
+}
+
+/// The word of a value that JSON writes as one.
+fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,133 @@
+//! What is: the services and what runs of them, and what is stored.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::table::{Cell, heading, table};
+use super::{plural, seconds};
+use crate::api::{ReleaseLine, RunningRelease, ServiceStatus, Status};
+use crate::paint::{GOOD, LOOK, in_style, of_word};
+
+/// `hotctl status` for people.
+pub fn status(status: &Status) -> String {
+    let listen: Vec<String> = status.listen.iter().map(ToString::to_string).collect();
+    let mut out = format!(
+        "hotctl {} (pid {}) up {}, listening on {}",
+        status.version,
+        status.pid,
+        seconds(status.uptime_s),
+        listen.join(", ")
+    );
+    if let Some(admin) = status.admin {
+        out.push_str(&format!(", metrics at http://{admin}/metrics"));
+    }
+    for service in &status.services {
+        out.push_str("\n\n");
+        out.push_str(&one_service(service));
+    }
+    out
+}
+
+fn one_service(service: &ServiceStatus) -> String {
+    let hosts = if service.hosts.is_empty() {
+        "any host".to_owned()
+    } else {
+        service.hosts.join(" ")
+    };
+    let mut out = format!(
+        "{}  {}  ({hosts}, {})",
+        service.name,
+        in_style(of_word(&service.state), &service.state.replace('_', " ")),
+        service.paths.join(" ")
+    );
+    if !service.running.is_empty() {
+        let mut rows = vec![heading([
+            "RELEASE", "ROLE", "ADDRESS", "PID", "UP", "REQUESTS", "HEALTH",
+        ])];
+        rows.extend(service.running.iter().map(row));
+        out.push('\n');
+        out.push_str(&table(&rows));
+    }
+    if let Some(d) = &service.deployment {
+        let from = d
+            .from
+            .as_ref()
+            .map_or(String::new(), |from| format!(", from {from}"));
+        out.push_str(&format!(
+            "\n  deployment {} of {}{from}: {}, for {}",
+            d.number,
+            d.to,
+            d.phase,
+            seconds(d.age_s)
+        ));
+    }
+    if let (Some(previous), "serving") = (&service.previous, service.state.as_str()) {
+        out.push_str(&format!("\n  rollback would go to {previous}"));
+    }
+    if service.state == "down" {
+        out.push_str(&format!(
+            "\n  its live release could not be started: the daemon's log says why\n  try: hotctl deploy PATH --service {}",
+            service.name
+        ));
+    }
+    if service.state == "nothing_deployed" {
+        out.push_str(&format!(
+            "\n  try: hotctl deploy PATH --service {}",
+            service.name
+        ));
+    }
+    out
+}
+
+fn row(running: &RunningRelease) -> Vec<Cell> {
+    let restarts = match running.restarts {
+        0 => String::new(),
+        n => format!(
+            ", restarted {n} time{}",
+            plural(usize::try_from(n).unwrap_or(0))
+        ),
+    };
+    vec![
+        Cell::plain(running.release.to_string()),
+        Cell::word(&running.role),
+        Cell::plain(running.address.to_string()),
+        Cell::plain(
+            running
+                .pid
+                .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+        ),
+        Cell::plain(seconds(running.uptime_s)),
+        Cell::plain(running.tickets.to_string()),
+        Cell {
+            text: format!("{}{restarts}", running.health),
+            style: match running.health.as_str() {
+                "healthy" => GOOD,
+                _ => LOOK,
+            },
+        },
+    ]
+}
+
+/// `hotctl releases` for people.
+pub fn releases(lines: &[ReleaseLine]) -> String {
+    if lines.is_empty() {
+        return "nothing is deployed yet\n  try: hotctl deploy PATH".to_owned();
+    }
+    let mut rows = vec![heading([
+        "RELEASE", "ROLE", "DIGEST", "AGE", "FROM", "ARGS",
+    ])];
+    rows.extend(lines.iter().map(|line| {
+        let created = UNIX_EPOCH + Duration::from_millis(line.created_ms);
+        let age = SystemTime::now()
+            .duration_since(created)
+            .unwrap_or_default();
+        vec![
+            Cell::plain(line.release.to_string()),
+            Cell::word(line.role.as_deref().unwrap_or("stored")),
+            Cell::plain(line.digest.short()),
+            Cell::plain(seconds(age.as_secs_f64())),
+            Cell::plain(line.name.clone()),
+            Cell::plain(line.args.join(" ")),
+        ]
+    }));
+    table(&rows)
+}
