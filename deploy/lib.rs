@@ -7,6 +7,7 @@ mod dial;
 pub mod drive;
 mod elf;
 pub mod ledger;
+pub mod logs;
 pub mod machine;
 mod miss;
 pub mod notify;

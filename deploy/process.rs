@@ -2,8 +2,7 @@
 //! that it started. Knows neither releases nor health.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, IoSlice, Read as _, Seek as _, SeekFrom};
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
@@ -25,6 +24,8 @@ use crate::notify::Notice;
 use crate::ports::Listener;
 use crate::tree;
 use crate::wire::{self, Inherit, Order, Report, Start};
+
+pub use crate::logs::tail;
 
 /// How long a shim may take to start its program. It tries a program that is being written for 2 s.
 const START_LIMIT: Duration = Duration::from_secs(15);
@@ -456,56 +457,6 @@ async fn sweep(leader: u32) -> usize {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     alive().len()
-}
-
-/// The last lines of a log, oldest first, as text whatever the bytes; a line of more than 1000
-/// characters is cut. Looks into the file before it when a new one was just begun. Empty if there
-/// is no log.
-pub fn tail(log: &Path, lines: usize) -> Vec<String> {
-    let mut found = last_lines(log, lines);
-    if found.len() < lines {
-        let mut old = log.as_os_str().to_owned();
-        old.push(".1");
-        let mut before = last_lines(Path::new(&old), lines - found.len());
-        before.append(&mut found);
-        found = before;
-    }
-    found
-}
-
-/// How much of a log is looked at for its last lines.
-const TAIL: u64 = 256 * 1024;
-/// The longest line that is quoted, in characters.
-const QUOTED: usize = 1000;
-
-fn last_lines(log: &Path, lines: usize) -> Vec<String> {
-    let read = || -> io::Result<(Vec<u8>, bool)> {
-        let mut file = File::open(log)?;
-        let length = file.metadata()?.len();
-        let from = length.saturating_sub(TAIL);
-        file.seek(SeekFrom::Start(from))?;
-        let mut bytes = Vec::new();
-        file.take(TAIL).read_to_end(&mut bytes)?;
-        Ok((bytes, from == 0))
-    };
-    let Ok((bytes, whole)) = read() else {
-        return Vec::new();
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let mut all: Vec<&str> = text.lines().collect();
-    if !whole && all.len() > 1 {
-        // Its beginning was not read.
-        all.remove(0);
-    }
-    let skip = all.len().saturating_sub(lines);
-    all.into_iter().skip(skip).map(cut).collect()
-}
-
-fn cut(line: &str) -> String {
-    match line.char_indices().nth(QUOTED) {
-        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or(line)),
-        None => line.into(),
-    }
 }
 
 /// Without the values of its environment: they may be secrets.

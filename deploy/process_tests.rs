@@ -382,20 +382,6 @@ async fn what_a_terminal_sends_does_not_reach_apps() {
     app.stop(Duration::ZERO).await;
 }
 
-#[test]
-fn the_last_lines_come_from_the_file_before_when_a_new_one_was_begun() {
-    let house = House::new();
-    let log = house.path("log");
-    assert!(tail(&log, 5).is_empty());
-    fs::write(house.path("log.1"), "a\nb\nc\n").unwrap();
-    fs::write(&log, format!("d \u{fffd}\n{}\n", "x".repeat(2000))).unwrap();
-    let last = tail(&log, 4);
-    assert_eq!(last[..3], ["b", "c", "d \u{fffd}"]);
-    assert_eq!(last[3].chars().count(), 1001);
-    assert_eq!(tail(&log, 1).len(), 1);
-    assert!(tail(&log, 0).is_empty());
-}
-
 #[tokio::test]
 async fn an_inherited_socket_is_there_before_the_app_and_after_it() {
     let house = House::new();
