@@ -331,9 +331,10 @@ impl Site {
     }
 
     async fn start(self: &Arc<Self>, spec: Spec, slot: Slot) -> Result<Process, Why> {
-        let process = process::start(spec)
-            .await
-            .map_err(|cause| Why::new(Kind::NotStarted, cause.to_string()))?;
+        let process = process::start(spec).await.map_err(|cause| Why {
+            hint: cause.hint().map(Into::into),
+            ..Why::new(Kind::NotStarted, cause.to_string())
+        })?;
         let site = self.clone();
         let watched = process.clone();
         self.tasks.spawn(async move {

@@ -229,9 +229,7 @@ fn stays_inside(link: &Path, to: &Path) -> Result<(), Refused> {
         ))
     };
     if to.is_absolute() {
-        return Err(out("is absolute: it would mean something else, or nothing, elsewhere").hint(
-            "make it relative; a Python virtual environment is made without such links by `python3 -m venv --copies`",
-        ));
+        return Err(absolute(link, to));
     }
     let mut depth = link.components().count().saturating_sub(1);
     let mut down = false;
@@ -246,6 +244,30 @@ fn stays_inside(link: &Path, to: &Path) -> Result<(), Refused> {
         }
     }
     Ok(())
+}
+
+fn absolute(link: &Path, to: &Path) -> Refused {
+    let (shown, to) = (link.display(), to.display());
+    let in_bin = link.parent().and_then(Path::file_name) == Some("bin".as_ref());
+    let python = link
+        .file_name()
+        .is_some_and(|name| name.as_bytes().starts_with(b"python"));
+    match link.parent().and_then(Path::parent) {
+        Some(environment) if in_bin && python => Refused::new(format!(
+            "{shown}: a link to {to}: the Python virtual environment {} belongs to the place where it was made",
+            environment.display()
+        ))
+        .hint(format!(
+            "leave it out (a line `{0}/` in .hotctlignore) and make it in before_start: `python3 -m venv`, or \
+             `python3 -m pip install --target`; or make it with `python3 -m venv --copies` and run \
+             `{0}/bin/python -m NAME`",
+            environment.display()
+        )),
+        _ => Refused::new(format!(
+            "{shown}: a link to {to} is absolute: it would mean something else, or nothing, elsewhere"
+        ))
+        .hint("make it relative, or leave it out with a line in .hotctlignore"),
+    }
 }
 
 #[cfg(test)]

@@ -92,6 +92,25 @@ fn hostile_archives_are_refused_and_write_nothing_outside() {
 }
 
 #[test]
+fn an_environment_of_python_is_known_by_its_links() {
+    for (path, link) in [
+        ("venv", "venv/bin/python3"),
+        (".venv", ".venv/bin/python3.13"),
+    ] {
+        let (_folder, result) = unpacked(&[(link, LINK, 0o777, "/usr/bin/python3")]);
+        let refused = result.unwrap_err();
+        let text = format!(
+            "{link}: a link to /usr/bin/python3: the Python virtual environment {path} belongs to the place where it was made"
+        );
+        assert_eq!(refused.text, text);
+        let hint = refused.hint.unwrap();
+        assert!(hint.contains("before_start") && hint.contains(&format!("{path}/bin/python -m")));
+    }
+    let (_folder, result) = unpacked(&[("bin/tool", LINK, 0o777, "/usr/bin/tool")]);
+    assert!(result.unwrap_err().text.contains("is absolute"));
+}
+
+#[test]
 fn an_archive_that_breaks_off_is_refused() {
     let whole = tar_of(&[
         ("a", FILE, 0o644, &"x".repeat(2000)),

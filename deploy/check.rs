@@ -58,7 +58,7 @@ fn start(command: &[String], spec: &Spec) -> Result<Run, String> {
     let path = shim::find(name, &spec.env).ok_or("no such program in PATH")?;
     // Relative to the folder it runs in, not to the daemon's.
     let path = spec.cwd.join(path);
-    let failed = |cause: io::Error| shim::explain(&cause, &path, &spec.cwd);
+    let failed = |cause: io::Error| shim::explain(&cause, &path, name, &spec.cwd).text;
     let (says, to) = io::pipe().map_err(failed)?;
     let child = Command::new(&path)
         .arg0(name)

@@ -6,6 +6,7 @@ mod check;
 mod dial;
 pub mod drive;
 mod elf;
+pub mod inspect;
 pub mod ledger;
 pub mod logs;
 pub mod machine;

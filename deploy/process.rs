@@ -92,6 +92,7 @@ pub struct Stopped {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StartError {
     text: String,
+    hint: Option<String>,
 }
 
 /// A running app. Cheap to clone; when the last clone is gone, the app is ended at once, with all that
@@ -167,6 +168,7 @@ impl Launcher {
         let name = spec.program.first().cloned().unwrap_or_default();
         let failed = |cause: io::Error| StartError {
             text: format!("{name}: its shim cannot be started: {cause}"),
+            hint: None,
         };
         let line = wire::line(&Start {
             v: wire::VERSION,
@@ -212,7 +214,7 @@ impl Launcher {
         };
         let (pid, unix_ns) = match report {
             Report::Started { pid, unix_ns } => (pid, unix_ns),
-            Report::Failed { text } => return Err(StartError { text }),
+            Report::Failed { text, hint } => return Err(StartError { text, hint }),
             other => return Err(failed(io::Error::other(format!("it says {other:?}")))),
         };
         let now = (Instant::now(), SystemTime::now());
@@ -486,6 +488,13 @@ impl fmt::Display for Exit {
             Self::NotStarted(why) => write!(f, "not started: {why}"),
             Self::Lost => f.write_str("killed together with its shim"),
         }
+    }
+}
+
+impl StartError {
+    /// What to do about it, if anything can be said.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 }
 

@@ -71,7 +71,7 @@ async fn what_cannot_be_started_says_why() {
         ),
         (
             path(&script),
-            "its interpreter, or the loader it was linked for, is not on this machine",
+            "its interpreter /nowhere/sh is not on this machine",
         ),
     ] {
         let error = house.start(&[&program]).await.unwrap_err().to_string();

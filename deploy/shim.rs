@@ -25,8 +25,9 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 use crate::notify::{Ear, Notice};
 use crate::output::{self, Output};
 use crate::process::{Exit, Notify, signal_number};
+use crate::refused::Refused;
 use crate::wire::{self, Inherit, Order, Report, Start};
-use crate::{sys, tree};
+use crate::{inspect, sys, tree};
 
 /// How long a program that somebody still has open for writing is tried again.
 const BUSY: Duration = Duration::from_secs(2);
@@ -77,7 +78,7 @@ fn run() -> io::Result<()> {
     };
     if start.v != wire::VERSION {
         let text = format!("its shim speaks version {}, not {}", wire::VERSION, start.v);
-        line.tell(&Report::Failed { text });
+        line.tell(&Report::Failed { text, hint: None });
         return Ok(());
     }
     if start.inherit == Inherit::Listener {
@@ -100,8 +101,8 @@ fn run() -> io::Result<()> {
     let (ours, theirs) = pipes()?;
     let app = match spawn(&start, theirs) {
         Ok(app) => app,
-        Err(text) => {
-            line.tell(&Report::Failed { text });
+        Err(Refused { text, hint }) => {
+            line.tell(&Report::Failed { text, hint });
             return Ok(());
         }
     };
@@ -144,17 +145,24 @@ fn pipes() -> io::Result<([OwnedFd; 2], [OwnedFd; 2])> {
     Ok(([out, err], [out_theirs, err_theirs]))
 }
 
-fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, String> {
+fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, Refused> {
     let Some(program) = start.program.first() else {
-        return Err("no program to start".into());
+        return Err(Refused::new("no program to start"));
     };
-    let path = find(program, &start.env).ok_or(format!("{program}: no such program in PATH"))?;
+    let path = find(program, &start.env)
+        .ok_or_else(|| Refused::new(format!("{program}: no such program in PATH")))?;
+    // Relative to the folder it runs in, not to ours.
+    let whole = start.cwd.join(&path);
+    inspect::before(&whole, program, &start.env)?;
     let inherits = match start.inherit {
         Inherit::Nothing => sys::Inherits::Nothing,
         Inherit::Listener => sys::Inherits::Listener,
     };
-    let image = sys::Image::new(&path, &start.program, &start.env, inherits)
-        .map_err(|_| format!("{program}: a zero byte in its arguments or its environment"))?;
+    let image = sys::Image::new(&path, &start.program, &start.env, inherits).map_err(|_| {
+        Refused::new(format!(
+            "{program}: a zero byte in its arguments or its environment"
+        ))
+    })?;
     let mut command = Command::new(&path);
     command
         .current_dir(&start.cwd)
@@ -167,13 +175,15 @@ fn spawn(start: &Start, [out, err]: [OwnedFd; 2]) -> Result<Pid, String> {
     loop {
         match command.spawn() {
             // Reaped by number: the handle of the standard library is not needed.
-            Ok(child) => return pid(child.id()).ok_or_else(|| "no process number".into()),
+            Ok(child) => {
+                return pid(child.id()).ok_or_else(|| Refused::new("no process number"));
+            }
             // Another process was forked while the file was being written, and still holds it.
             Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) && began.elapsed() < BUSY => {
                 std::thread::sleep(pause);
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
-            Err(e) => return Err(explain(&e, Path::new(program), &start.cwd)),
+            Err(e) => return Err(explain(&e, &whole, program, &start.cwd)),
         }
     }
 }
@@ -192,26 +202,21 @@ pub(crate) fn find(program: &str, env: &[(String, String)]) -> Option<PathBuf> {
 }
 
 /// Why a program cannot be started, in words that say what to look at.
-pub(crate) fn explain(cause: &io::Error, path: &Path, cwd: &Path) -> String {
-    let program = path.display();
-    match cause.raw_os_error() {
+pub(crate) fn explain(cause: &io::Error, path: &Path, program: &str, cwd: &Path) -> Refused {
+    Refused::new(match cause.raw_os_error() {
         Some(libc::ENOENT | libc::ENOTDIR) if !cwd.is_dir() => {
             format!("{program}: its folder {} is not there", cwd.display())
         }
-        Some(libc::ENOENT) if path.exists() => format!(
-            "{program}: its interpreter, or the loader it was linked for, is not on this machine"
-        ),
+        Some(libc::ENOENT) if path.exists() => return inspect::no_loader(path, program),
         Some(libc::ENOENT) => format!("{program}: no such file"),
         Some(libc::EACCES) => {
             format!("{program}: not executable, or on a file system without exec")
         }
-        Some(libc::ENOEXEC) => {
-            format!("{program}: not a program of this machine, and without a #! line")
-        }
+        Some(libc::ENOEXEC) => return inspect::no_program(path, program),
         Some(libc::ETXTBSY) => format!("{program}: still being written by another process"),
         Some(libc::E2BIG) => format!("{program}: its arguments and environment are too long"),
         _ => format!("{program}: {cause}"),
-    }
+    })
 }
 
 /// What a shim is once its app runs.

@@ -51,7 +51,7 @@ pub(crate) enum Report {
     /// The program runs, since this time of the system clock.
     Started { pid: u32, unix_ns: u64 },
     /// It does not, for this reason; the shim ends.
-    Failed { text: String },
+    Failed { text: String, hint: Option<String> },
     /// The app said something of itself: this is now true.
     Notice(Notice),
     /// The app's own process ended; what it started may still be there.
