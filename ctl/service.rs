@@ -280,6 +280,7 @@ impl Desk {
                     name,
                     created_ms: now_ms(),
                     proved: false,
+                    environment: None,
                 };
                 let number = self.site.note(|ledger| ledger.add(release));
                 self.deploy(number, tell);

@@ -92,6 +92,7 @@ fn release() -> Release {
         name: "app".into(),
         created_ms: 0,
         proved: false,
+        environment: None,
     }
 }
 

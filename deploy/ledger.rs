@@ -56,6 +56,9 @@ pub struct Release {
     /// It has been live.
     #[serde(default)]
     pub proved: bool,
+    /// The fingerprint of the environment it was deployed with; `None` if it was not taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Digest>,
 }
 
 /// Who should get new requests.

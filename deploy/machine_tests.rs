@@ -52,6 +52,7 @@ impl Story {
                     name: "app".into(),
                     created_ms: 0,
                     proved: false,
+                    environment: None,
                 });
                 let deployment = self.ledger.begin(number, ladder);
                 self.ledger.record(&deployment);
