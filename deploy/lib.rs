@@ -3,6 +3,7 @@
 
 mod archive;
 mod check;
+pub mod command;
 mod dial;
 pub mod drive;
 mod elf;
@@ -32,5 +33,6 @@ mod sys;
 #[cfg(test)]
 mod testing;
 mod tree;
+pub mod warmup;
 pub mod why;
 mod wire;

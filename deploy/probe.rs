@@ -18,6 +18,8 @@ pub use crate::prove::{Healthy, Unhealthy, UnhealthyKind, prove};
 
 /// How much of an answer is read.
 const ANSWER: usize = 64 * 1024;
+/// What a body in chunks ends with, and with it the room for a few bytes more.
+const END: usize = 16;
 /// How long the rest of a body that nobody needs is read, so that the app does not see its
 /// connection broken.
 const MANNERS: Duration = Duration::from_millis(20);
@@ -95,22 +97,29 @@ fn said(process: &Process) -> Result<(), Cause> {
     }
 }
 
+/// Request the path of `health` and read the whole answer, whatever it is; its status.
+///
+/// # Errors
+/// If there is none within that time.
+pub(crate) async fn fetch(
+    address: &Address,
+    health: &Health,
+    within: Duration,
+) -> Result<u16, Miss> {
+    let mut asking = Asking::new(address, health, within);
+    asking.fetch().await.map_err(|cause| Miss {
+        request: request(address, health),
+        cause,
+    })
+}
+
 /// Ask an address by a connection.
 async fn ask(
     address: &Address,
     health: &Health,
     within: Duration,
 ) -> (Result<Answer, Miss>, Option<Duration>) {
-    let mut asking = Asking {
-        address,
-        health,
-        began: Instant::now(),
-        within,
-        connected: None,
-        stage: Stage::Connect,
-        // Reserved only when something comes.
-        got: Vec::new(),
-    };
+    let mut asking = Asking::new(address, health, within);
     let result = asking.ask().await.map_err(|cause| Miss {
         request: request(address, health),
         cause,
@@ -140,10 +149,22 @@ struct Asking<'a> {
     got: Vec<u8>,
 }
 
-impl Asking<'_> {
+impl<'a> Asking<'a> {
+    fn new(address: &'a Address, health: &'a Health, within: Duration) -> Self {
+        Self {
+            address,
+            health,
+            began: Instant::now(),
+            within,
+            connected: None,
+            stage: Stage::Connect,
+            // Reserved only when something comes.
+            got: Vec::new(),
+        }
+    }
+
     async fn ask(&mut self) -> Result<Answer, Cause> {
-        let address = self.address;
-        let mut stream = self.in_time(dial(address)).await?.map_err(broken)?;
+        let mut stream = self.connect().await?;
         let connected = self.began.elapsed();
         self.connected = Some(connected);
         let answer = |began: Instant, status| Answer {
@@ -154,26 +175,7 @@ impl Asking<'_> {
         if self.health.kind == HealthKind::Tcp {
             return Ok(answer(self.began, None));
         }
-        self.stage = Stage::Header;
-        let request = self.request();
-        self.in_time(stream.write_all(request.as_bytes()))
-            .await?
-            .map_err(broken)?;
-        let head = loop {
-            match head(&self.got)? {
-                // 100 and 103 announce the answer; 101 is one.
-                Some(head) if head.status < 200 && head.status != 101 => {
-                    self.got.drain(..head.length);
-                }
-                Some(head) => break head,
-                None if self.got.len() >= ANSWER => return Err(Cause::TooLong),
-                None => {
-                    if self.read(&mut stream).await? == 0 {
-                        return Err(Cause::Closed(self.got.len()));
-                    }
-                }
-            }
-        };
+        let head = self.head(&mut stream).await?;
         if !self.health.status.contains(head.status) {
             self.rest(&mut stream, &head).await;
             return Err(Cause::Status(self.refusal(&head)));
@@ -192,6 +194,56 @@ impl Asking<'_> {
         let answer = answer(self.began, Some(head.status));
         self.rest(&mut stream, &head).await;
         Ok(answer)
+    }
+
+    async fn fetch(&mut self) -> Result<u16, Cause> {
+        let mut stream = self.connect().await?;
+        let head = self.head(&mut stream).await?;
+        self.stage = Stage::Body;
+        let mut left = match head.body {
+            Body::Sized(length) => length,
+            Body::Chunked | Body::UntilClose => usize::MAX,
+        };
+        left = left.saturating_sub(self.body(&head).len());
+        while left > 0 && !head.is_whole(&self.got) {
+            // Only its end is looked at, and it may be longer than is kept.
+            let surplus = self.body(&head).len().saturating_sub(END);
+            self.got.drain(head.length..head.length + surplus);
+            match self.read(&mut stream).await? {
+                0 => break,
+                length => left = left.saturating_sub(length),
+            }
+        }
+        Ok(head.status)
+    }
+
+    async fn connect(&mut self) -> Result<Box<dyn Stream>, Cause> {
+        let address = self.address;
+        self.in_time(dial(address)).await?.map_err(broken)
+    }
+
+    /// Send the request, and read until the header of the answer is there.
+    async fn head(&mut self, stream: &mut Box<dyn Stream>) -> Result<Head, Cause> {
+        self.stage = Stage::Header;
+        let request = self.request();
+        self.in_time(stream.write_all(request.as_bytes()))
+            .await?
+            .map_err(broken)?;
+        loop {
+            match head(&self.got)? {
+                // 100 and 103 announce the answer; 101 is one.
+                Some(head) if head.status < 200 && head.status != 101 => {
+                    self.got.drain(..head.length);
+                }
+                Some(head) => return Ok(head),
+                None if self.got.len() >= ANSWER => return Err(Cause::TooLong),
+                None => {
+                    if self.read(stream).await? == 0 {
+                        return Err(Cause::Closed(self.got.len()));
+                    }
+                }
+            }
+        }
     }
 
     fn request(&self) -> String {
