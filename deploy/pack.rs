@@ -8,6 +8,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+
 use crate::pieces::{PieceWriter, pieces};
 use crate::refused::Refused;
 use crate::release::Upload;
@@ -18,7 +20,9 @@ const WRITER: Duration = Duration::from_secs(2);
 /// How often it is looked whether it still is.
 const LOOK: Duration = Duration::from_millis(20);
 /// Never part of a release: history and secrets.
-const NEVER: [&str; 2] = [".git", ".env"];
+const NEVER: [&str; 3] = [".git", ".env", IGNORE];
+/// A file of patterns in a folder that is to be deployed.
+const IGNORE: &str = ".hotctlignore";
 
 /// What is to be uploaded.
 pub struct Packed {
@@ -30,11 +34,15 @@ pub struct Packed {
     pub reader: Box<dyn Read + Send>,
 }
 
-/// Begin to read `path`.
+/// Begin to read `path`. What is left out of a folder say `ignore`, then the lines of the
+/// `.hotctlignore` in it, each a pattern as in a `.gitignore` there: the last that fits counts, and one
+/// with `!` takes back in. `.git`, `.env` and `.hotctlignore` itself are always left out. A folder that is
+/// left out is not even opened.
 ///
 /// # Errors
-/// If it is not there, is neither file nor folder, cannot be run, or is still being written.
-pub fn pack(path: &Path) -> Result<Packed, Refused> {
+/// If it is not there, is neither file nor folder, cannot be run, or is still being written; if a
+/// pattern is none.
+pub fn pack(path: &Path, ignore: &[String]) -> Result<Packed, Refused> {
     let shown = path.display();
     // What it is called where it really is: `.` has no name.
     let real = fs::canonicalize(path).map_err(|cause| match cause.kind() {
@@ -50,7 +58,8 @@ pub fn pack(path: &Path) -> Result<Packed, Refused> {
         .into_owned();
     let meta = fs::metadata(&real).map_err(|cause| Refused::new(format!("{shown}: {cause}")))?;
     if meta.is_dir() {
-        return Ok(folder(real, name));
+        let without = patterns(&real, ignore, &shown.to_string())?;
+        return Ok(folder(real, without, name));
     }
     if !meta.is_file() {
         return Err(Refused::new(format!(
@@ -140,10 +149,35 @@ fn changed(shown: &str) -> io::Error {
     ))
 }
 
-fn folder(root: PathBuf, name: String) -> Packed {
+fn patterns(root: &Path, ignore: &[String], shown: &str) -> Result<Gitignore, Refused> {
+    let mut builder = GitignoreBuilder::new(root);
+    let mut add = |pattern: &str, place: String| match builder.add_line(None, pattern) {
+        Ok(_) => Ok(()),
+        Err(cause) => Err(Refused::new(format!("{place}: {cause}")).hint(
+            "patterns are those of .gitignore, such as \"*.log\", \"/target\" or \"!keep.log\"",
+        )),
+    };
+    for pattern in ignore {
+        add(pattern, format!("ignore {pattern:?}"))?;
+    }
+    let file = root.join(IGNORE);
+    let text = match fs::read_to_string(&file) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(cause) => return Err(Refused::new(format!("{shown}/{IGNORE}: {cause}"))),
+    };
+    for (number, line) in (1..).zip(text.lines()) {
+        add(line, format!("{shown}/{IGNORE}:{number}"))?;
+    }
+    builder
+        .build()
+        .map_err(|cause| Refused::new(format!("{shown}: its patterns: {cause}")))
+}
+
+fn folder(root: PathBuf, without: Gitignore, name: String) -> Packed {
     let (writer, reader) = pieces();
     // Ends when the folder is read, or the reader is gone.
-    std::thread::spawn(move || tar(&root, writer));
+    std::thread::spawn(move || tar(&Source { root, without }, writer));
     Packed {
         upload: Upload::Folder,
         name,
@@ -151,10 +185,16 @@ fn folder(root: PathBuf, name: String) -> Packed {
     }
 }
 
-fn tar(root: &Path, writer: PieceWriter) {
+/// A folder, less what is left out of it.
+struct Source {
+    root: PathBuf,
+    without: Gitignore,
+}
+
+fn tar(source: &Source, writer: PieceWriter) {
     let mut builder = tar::Builder::new(writer);
     builder.sparse(false);
-    match append(&mut builder, root, Path::new("")) {
+    match append(&mut builder, source, Path::new("")) {
         Ok(()) => {
             // A reader that is gone has its own reason.
             let _ = builder.into_inner().and_then(PieceWriter::finish);
@@ -168,11 +208,15 @@ fn tar(root: &Path, writer: PieceWriter) {
 }
 
 /// Append what is in a folder, by name, so that the same content is the same bytes.
-fn append(builder: &mut tar::Builder<impl Write>, root: &Path, inside: &Path) -> io::Result<()> {
+fn append(
+    builder: &mut tar::Builder<impl Write>,
+    source: &Source,
+    inside: &Path,
+) -> io::Result<()> {
     let named = |path: &Path, cause: io::Error| {
         io::Error::new(cause.kind(), format!("{}: {cause}", path.display()))
     };
-    let folder = root.join(inside);
+    let folder = source.root.join(inside);
     let mut names: Vec<_> = fs::read_dir(&folder)
         .and_then(|entries| {
             entries
@@ -186,8 +230,11 @@ fn append(builder: &mut tar::Builder<impl Write>, root: &Path, inside: &Path) ->
             continue;
         }
         let inside = inside.join(&name);
-        let path = root.join(&inside);
+        let path = source.root.join(&inside);
         let meta = fs::symlink_metadata(&path).map_err(|cause| named(&path, cause))?;
+        if source.without.matched(&path, meta.is_dir()).is_ignore() {
+            continue;
+        }
         let mut header = tar::Header::new_gnu();
         header.set_mtime(0);
         header.set_uid(0);
@@ -197,7 +244,7 @@ fn append(builder: &mut tar::Builder<impl Write>, root: &Path, inside: &Path) ->
             header.set_mode(0o755);
             header.set_size(0);
             builder.append_data(&mut header, &inside, io::empty())?;
-            append(builder, root, &inside)?;
+            append(builder, source, &inside)?;
         } else if meta.is_symlink() {
             let target = fs::read_link(&path).map_err(|cause| named(&path, cause))?;
             header.set_entry_type(tar::EntryType::Symlink);

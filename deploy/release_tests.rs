@@ -16,7 +16,12 @@ fn store() -> (tempfile::TempDir, Store) {
 }
 
 async fn put(store: &Store, path: &Path) -> Result<Digest, Refused> {
-    let mut packed = pack::pack(path)?;
+    put_without(store, path, &[]).await
+}
+
+async fn put_without(store: &Store, path: &Path, ignore: &[&str]) -> Result<Digest, Refused> {
+    let ignore: Vec<String> = ignore.iter().map(ToString::to_string).collect();
+    let mut packed = pack::pack(path, &ignore)?;
     let mut bytes = Vec::new();
     packed
         .reader
@@ -99,6 +104,64 @@ async fn a_folder_comes_without_git_and_env_and_runs_where_it_is() {
     fs::rename(&web, &copy).unwrap();
     fs::remove_file(copy.join(".env")).unwrap();
     assert_eq!(put(&store, &copy).await.unwrap(), digest);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_patterns_name_is_left_out_of_a_folder() {
+    let (folder, store) = store();
+    let web = folder.path().join("web");
+    for path in [
+        "target/big",
+        "app.log",
+        "logs/a.log",
+        "logs/keep.log",
+        "src/target/x",
+        "src/main.js",
+        "node_modules/x/y.js",
+    ] {
+        let path = web.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "x").unwrap();
+    }
+    fs::write(web.join(".env"), "SECRET=1").unwrap();
+    let lines = "# not these\n\n*.log\n!keep.log\n!.env\n!.git\n";
+    fs::write(web.join(".hotctlignore"), lines).unwrap();
+    // Not even opened: it could not be read.
+    std::os::unix::fs::symlink("/nowhere", web.join("target/absolute")).unwrap();
+    let digest = put_without(
+        &store,
+        &web,
+        &["/target", "node_modules/", "*.js", "!main.js"],
+    )
+    .await
+    .unwrap();
+    let there = |path: &str| store.get(&digest).unwrap().path.join(path).exists();
+    for path in ["logs/keep.log", "src/target/x", "src/main.js"] {
+        assert!(there(path), "{path}");
+    }
+    for path in [
+        "target",
+        "app.log",
+        "logs/a.log",
+        "node_modules",
+        ".env",
+        ".hotctlignore",
+    ] {
+        assert!(!there(path), "{path}");
+    }
+    // The file has the last word.
+    fs::write(web.join(".hotctlignore"), "!*.js\n").unwrap();
+    let other = put_without(&store, &web, &["/target", "*.js"])
+        .await
+        .unwrap();
+    let more = store.get(&other).unwrap().path;
+    assert!(more.join("node_modules/x/y.js").exists());
+
+    let refused = put_without(&store, &web, &["a{b"]).await.unwrap_err();
+    assert!(refused.text.starts_with("ignore \"a{b\": "), "{refused}");
+    fs::write(web.join(".hotctlignore"), "ok\n[z-a]\n").unwrap();
+    let refused = put(&store, &web).await.unwrap_err();
+    assert!(refused.text.contains("web/.hotctlignore:2: "), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,7 +271,7 @@ async fn how_long_a_big_folder_takes() {
     }
     for round in ["new", "there already"] {
         let began = Instant::now();
-        let mut packed = pack::pack(&web).unwrap();
+        let mut packed = pack::pack(&web, &[]).unwrap();
         let pieces = std::iter::from_fn(|| {
             let mut piece = vec![0; 64 * 1024];
             let length = packed.reader.read(&mut piece).unwrap();
@@ -251,7 +314,7 @@ async fn a_file_that_changes_while_it_is_read_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app");
     script(&path, "#!/bin/sh\n");
-    let mut packed = pack::pack(&path).unwrap();
+    let mut packed = pack::pack(&path, &[]).unwrap();
     let mut first = [0; 4];
     packed.reader.read_exact(&mut first).unwrap();
     fs::OpenOptions::new()

@@ -24,7 +24,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// # Errors
 /// If it cannot be deployed.
 pub fn read(path: &Path) -> Result<Packed, Fault> {
-    pack::pack(path).map_err(|refused| {
+    pack::pack(path, &[]).map_err(|refused| {
         // A path that cannot be run at all is a slip of the hand; what is no release has failed.
         let slip = std::fs::metadata(path).map_or(true, |meta| {
             meta.is_file() && meta.permissions().mode() & 0o111 == 0
