@@ -138,7 +138,7 @@ fn a_request_that_waits_for_its_answer_survives_the_flip() {
         old.filter(|one| one.release == first.release)
             .any(|one| one.role == "draining" && one.tickets == 1)
     });
-    http::get(first.address, "/let-go?name=it").has_status(200);
+    http::get(first.address.inet(), "/let-go?name=it").has_status(200);
     let answer = held.join().unwrap().has_status(200);
     assert_eq!(
         (answer.header("x-version"), answer.text().as_str()),
@@ -273,7 +273,7 @@ fn an_app_that_dies_is_started_again() {
     let daemon = Daemon::of_web("");
     let first = daemon.deploy("v1", &[]);
     let _ = http::try_ask(
-        first.address,
+        first.address.inet(),
         "GET /exit?code=7 HTTP/1.1\r\nhost: test\r\n\r\n",
     );
     eventually("another process serves", || {

@@ -183,11 +183,7 @@ fn its_python_app_runs_as_it_stands() {
         .into_iter()
         .next()
         .expect("an app for python");
-    let python = std::process::Command::new("python3")
-        .args(["-c", "import sys; print(sys.executable)"])
-        .output()
-        .expect("python3 is not installed, and this test needs it");
-    let python = String::from_utf8(python.stdout).unwrap().trim().to_string();
+    let python = program::python();
     let daemon = Daemon::of_web("");
     let site = daemon.folder().join("site");
     fs::create_dir(&site).unwrap();

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::load::Plan;
+use crate::support::program;
 use crate::support::{Class, Daemon};
 
 const NODE: &str = r#"
@@ -13,14 +14,6 @@ const http = require('http');
 const answer = (request, response) => response.end('VERSION\n');
 http.createServer(answer).listen(process.env.PORT, process.env.HOST);
 "#;
-
-/// Where a program really is; version managers put scripts in its place that need their user's home.
-fn program(name: &str, tell: &str) -> String {
-    let ran = Command::new(name).args(["-c", tell]).output();
-    let ran = ran.ok().filter(|ran| ran.status.success());
-    let ran = ran.unwrap_or_else(|| panic!("{name} is not installed, and this test needs it"));
-    String::from_utf8(ran.stdout).unwrap().trim().to_string()
-}
 
 /// A folder of one file.
 fn folder(daemon: &Daemon, version: &str, file: &str, content: &str) -> PathBuf {
@@ -73,7 +66,7 @@ fn the_command_of_a_folder_may_stand_in_the_configuration() {
 
 #[test]
 fn a_python_file_server_is_deployed_flipped_and_rolled_back() {
-    let python = program("python3", "import sys; print(sys.executable)");
+    let python = program::python();
     for warm in ["1m", "0s"] {
         let daemon = Daemon::of_web(&format!("keep_warm = \"{warm}\""));
         there_and_back(&daemon, "one", "two", |version| {

@@ -253,7 +253,7 @@ fn the_app_runs_where_and_with_what_is_promised() {
     let daemon = Daemon::of_web("");
     let live = daemon.deploy("v1", &[]);
     let env = |name: &str| daemon.get(&format!("/env?name={name}")).text();
-    assert_eq!(env("PORT"), live.address.port().to_string());
+    assert_eq!(env("PORT"), live.address.inet().port().to_string());
     assert_eq!(env("HOST"), "127.0.0.1");
     assert_eq!(env("HOTCTL_SERVICE"), "web");
     assert_eq!(env("HOTCTL_RELEASE"), "web@1");

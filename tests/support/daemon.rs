@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -34,6 +35,12 @@ impl Daemon {
     /// port 0; `$FOLDER` becomes its folder.
     #[track_caller]
     pub fn start(config: &str) -> Self {
+        Self::start_with(config, &[])
+    }
+
+    /// The same, with these files in its folder, which only their owner can read.
+    #[track_caller]
+    pub fn start_with(config: &str, files: &[(&str, &str)]) -> Self {
         // Without links in its path, as the system shows it elsewhere.
         let temp = fs::canonicalize(std::env::temp_dir()).expect("a temp folder");
         let folder = tempfile::Builder::new()
@@ -43,6 +50,9 @@ impl Daemon {
         let config = config.replace("$FOLDER", &folder.path().display().to_string());
         fs::create_dir(folder.path().join("tmp")).expect("a folder");
         fs::write(folder.path().join("hotctl.toml"), config).expect("a configuration");
+        for (name, text) in files {
+            secret(&folder.path().join(name), text);
+        }
         let places = leftovers::default_places();
         let child = serve(folder.path());
         let mut daemon = Self {
@@ -290,6 +300,14 @@ pub fn web(lines: &str) -> String {
     format!(
         "admin = \"127.0.0.1:0\"\n\n[[listen]]\naddress = \"127.0.0.1:0\"\n\n[service.web]\n{lines}\n"
     )
+}
+
+/// Write a file that only its owner can read, and the folders above it.
+#[track_caller]
+pub fn secret(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+    fs::write(path, text).expect("a file");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("its owner");
 }
 
 /// The command line with the places of a folder, in an environment without any other.

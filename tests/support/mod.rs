@@ -7,6 +7,7 @@
 pub mod daemon;
 pub mod eventually;
 pub mod http;
+pub mod ledger;
 pub mod leftovers;
 pub mod load;
 pub mod outcomes;

@@ -206,6 +206,17 @@ impl fmt::Display for Ran {
     }
 }
 
+/// Where python really is; version managers put scripts in its place that need their user's home.
+#[track_caller]
+pub fn python() -> String {
+    let ran = Command::new("python3")
+        .args(["-c", "import sys; print(sys.executable)"])
+        .output();
+    let ran = ran.ok().filter(|ran| ran.status.success());
+    let ran = ran.unwrap_or_else(|| panic!("python3 is not installed, and this test needs it"));
+    String::from_utf8_lossy(&ran.stdout).trim().to_string()
+}
+
 /// Send a signal, if the process is still there.
 pub fn send(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);

@@ -1,6 +1,7 @@
 //! `hotctl status --json` and the events of `hotctl deploy --json`, as a reader from outside sees
 //! them: the fields that are needed here, whatever else there is.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use serde::Deserialize;
@@ -31,18 +32,34 @@ pub struct Service {
 pub struct Running {
     pub release: String,
     pub role: String,
-    pub address: SocketAddr,
+    pub address: Address,
     pub pid: Option<u32>,
     pub tickets: usize,
     pub restarts: u32,
+    #[serde(default)]
+    pub instances: Vec<Instance>,
 }
+
+/// One process of a release.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Instance {
+    pub address: Address,
+    pub pid: Option<u32>,
+    pub state: String,
+    pub restarts: u32,
+}
+
+/// Where a process listens: `127.0.0.1:20417`, or `unix:` and a path.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Address(String);
 
 /// What a deploy has brought, from its events.
 #[derive(Clone, Debug)]
 pub struct Deployed {
     pub release: String,
     pub pid: u32,
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// The last event of a deploy that went well and waited for the old release's last answer.
@@ -50,7 +67,7 @@ pub struct Deployed {
 pub struct Summary {
     pub release: String,
     pub pid: u32,
-    pub address: SocketAddr,
+    pub address: Address,
     pub start_ms: f64,
     pub listen_ms: Option<f64>,
     pub health_ms: f64,
@@ -61,6 +78,21 @@ pub struct Summary {
     pub total_ms: f64,
 }
 
+impl Address {
+    /// The port and its host; panics if it is a unix socket.
+    #[track_caller]
+    pub fn inet(&self) -> SocketAddr {
+        let parsed = self.0.parse();
+        parsed.unwrap_or_else(|_| panic!("{self}: not a port"))
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Deployed {
     /// From the events of a deploy that has flipped; none if it has not.
     pub fn of(events: &[Value]) -> Option<Self> {
@@ -69,7 +101,7 @@ impl Deployed {
         Some(Self {
             release: flipped["release"].as_str()?.to_string(),
             pid: u32::try_from(started["pid"].as_u64()?).ok()?,
-            address: started["address"].as_str()?.parse().ok()?,
+            address: Address(started["address"].as_str()?.to_string()),
         })
     }
 }
