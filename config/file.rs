@@ -139,8 +139,10 @@ pub struct Service {
     /// that fits wins. Default `["/"]`.
     pub paths: Vec<PathPrefix>,
     /// Command that starts a release which is a folder, run within it: program, then arguments.
-    /// `{port}` becomes the port, which is also in the environment as `PORT`. Arguments given to
-    /// `hotctl deploy` replace it. A release that is a single executable needs none. Default `[]`.
+    /// `{port}` becomes the port, which is also in the environment as `PORT`; `{socket}` the path of
+    /// the unix socket; `{data}` the service's data folder; `{release}` the release's own folder.
+    /// Arguments given to `hotctl deploy` replace it. A release that is a single executable needs
+    /// none. Default `[]`.
     pub run: Vec<String>,
     /// How a release is told where to listen: `"port"` gives it a free port of `ports` in `PORT`;
     /// `"unix"` the path of a unix socket to make in `SOCKET`, which also stands for `{socket}`;
