@@ -33,6 +33,9 @@ pub enum Cause {
         /// How far it had come.
         stage: Stage,
     },
+    /// It stands in the socket that the process inherits, and the process did not take it in this
+    /// time.
+    NotAccepted(Duration),
     /// The connection was closed before a whole header came; how many bytes had come.
     Closed(usize),
     /// What came is not HTTP/1; its first bytes as text.
@@ -160,6 +163,9 @@ impl fmt::Display for Miss {
                     Stage::Header => write!(f, "connected, no answer within {after}"),
                     Stage::Body => write!(f, "answered, body not complete within {after}"),
                 }
+            }
+            Cause::NotAccepted(after) => {
+                write!(f, "connected, not accepted within {}", units::brief(*after))
             }
             Cause::Closed(0) => f.write_str("connection closed without an answer"),
             Cause::Closed(bytes) => {

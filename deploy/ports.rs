@@ -10,6 +10,7 @@ use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram};
 use std::sync::Arc;
 
 use hotctl_config::file::PortRange;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 /// The ports of a range, leased one by one.
@@ -54,6 +55,15 @@ pub fn listen(lease: &Lease) -> io::Result<Listener> {
     )?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(Listener(Arc::new(socket)))
+}
+
+impl Listener {
+    /// Whether connections wait in it that no app has taken yet.
+    pub(crate) fn waits(&self) -> bool {
+        let mut waited = [PollFd::new(self, PollFlags::IN)];
+        let at_once = Timespec::default();
+        rustix::event::poll(&mut waited, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
 }
 
 impl AsFd for Listener {

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 
 use crate::check::check;
 use crate::dial::{self, Stream, dial};
+use crate::ports::Listener;
 use crate::process::{Process, Spec};
 
 pub use crate::miss::{Cause, Miss, Refusal, Stage};
@@ -70,7 +71,21 @@ pub(crate) async fn attempt(
 ) -> (Result<Answer, Miss>, Option<Duration>) {
     let began = Instant::now();
     let result = match health.kind {
-        HealthKind::Http | HealthKind::Tcp => return ask(address, health, within).await,
+        HealthKind::Http | HealthKind::Tcp => {
+            let (result, connected) = ask(address, health, within).await;
+            return match (&spec.listener, &result) {
+                (Some(listener), Ok(_)) if health.kind == HealthKind::Tcp => {
+                    let left = within.saturating_sub(began.elapsed());
+                    let taken = taken(listener, left).await;
+                    let missed = |()| Miss {
+                        request: request(address, health),
+                        cause: Cause::NotAccepted(within),
+                    };
+                    (taken.map_err(missed).and(result), connected)
+                }
+                _ => (result, connected),
+            };
+        }
         HealthKind::Notify => said(process),
         HealthKind::Command => check(&health.command, spec, within).await,
     };
@@ -86,6 +101,21 @@ pub(crate) async fn attempt(
         }),
     };
     (result, None)
+}
+
+/// Wait until an app has taken what waits in its socket: a connection to one that was there before
+/// the app proves nothing.
+async fn taken(listener: &Listener, within: Duration) -> Result<(), ()> {
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    while listener.waits() {
+        if began.elapsed() >= within {
+            return Err(());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MANNERS);
+    }
+    Ok(())
 }
 
 /// Whether a process has said that it is ready, and lives.

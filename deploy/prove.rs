@@ -237,10 +237,11 @@ impl Proof<'_> {
     fn waits_in_vain(&self, cause: &Cause) -> bool {
         let silent = matches!(
             cause,
-            Cause::Timeout {
-                stage: Stage::Header,
-                ..
-            }
+            Cause::NotAccepted(_)
+                | Cause::Timeout {
+                    stage: Stage::Header,
+                    ..
+                }
         );
         self.spec.listener.is_some() && silent
     }

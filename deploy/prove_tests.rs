@@ -421,3 +421,28 @@ async fn a_command_says_whether_an_app_is_healthy() {
         [r#"sh -c echo no file >&2; test -f ready: exit status 1: "no file""#]
     );
 }
+
+#[tokio::test]
+async fn a_connection_that_only_waits_in_an_inherited_socket_proves_nothing() {
+    let house = House::new();
+    let lease = Ports::new("17140-17149".parse().unwrap()).lease().unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], lease.port())).into();
+    let health = Health {
+        kind: HealthKind::Tcp,
+        ..Health::default()
+    };
+    let program = test_app();
+    let script = format!("sleep 0.3; exec {} inherit 200", program.display());
+    let mut spec = house.spec(&["sh", "-c", &script]);
+    spec.listener = Some(ports::listen(&lease).unwrap());
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, _) = proved_as(&app, &address, &spec, &health, LONG).await;
+    assert!(done.unwrap().took >= Duration::from_millis(250));
+
+    spec.program = vec!["sleep".into(), "30".into()];
+    let app = launcher().start(spec.clone()).await.unwrap();
+    let (done, _) = proved_as(&app, &address, &spec, &health, SHORT).await;
+    let text = done.unwrap_err().to_string();
+    let said = format!("connect {address}: connected, not accepted within");
+    assert!(text.contains(&said), "{text}");
+}
