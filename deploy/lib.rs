@@ -8,6 +8,7 @@ mod dial;
 pub mod drive;
 mod elf;
 pub mod env_file;
+mod exit;
 pub mod fingerprint;
 pub mod inspect;
 pub mod ledger;

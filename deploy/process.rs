@@ -25,6 +25,7 @@ use crate::ports::Listener;
 use crate::tree;
 use crate::wire::{self, Inherit, Order, Report, Start};
 
+pub use crate::exit::Exit;
 pub use crate::logs::tail;
 
 /// How long a shim may take to start its program. It tries a program that is being written for 2 s.
@@ -61,20 +62,6 @@ pub enum Notify {
     No,
     /// It has, and what it says there is its [`Process::notice`].
     Yes,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Exit {
-    /// By itself, with this status, 0 to 255.
-    Code(i32),
-    /// By this signal.
-    Signal(i32),
-    /// It never ran, for this reason.
-    NotStarted(String),
-    /// Nobody knows: its shim was killed, and it was killed with it.
-    Lost,
 }
 
 /// What is left after [`Process::stop`].
@@ -477,20 +464,6 @@ impl fmt::Debug for Spec {
     }
 }
 
-impl fmt::Display for Exit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Code(code) => write!(f, "exit status {code}"),
-            Self::Signal(number) => match SIGNALS.iter().find(|(n, _)| n == number) {
-                Some((_, name)) => write!(f, "killed by SIG{name} ({number})"),
-                None => write!(f, "killed by signal {number}"),
-            },
-            Self::NotStarted(why) => write!(f, "not started: {why}"),
-            Self::Lost => f.write_str("killed together with its shim"),
-        }
-    }
-}
-
 impl StartError {
     /// What to do about it, if anything can be said.
     pub fn hint(&self) -> Option<&str> {
@@ -505,42 +478,6 @@ impl fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
-
-/// The number of a signal, by its name without `SIG`.
-pub(crate) fn signal_number(name: &str) -> Option<i32> {
-    SIGNALS
-        .iter()
-        .find(|(_, n)| *n == name)
-        .map(|(number, _)| *number)
-}
-
-/// The signals that have a name here. Numbers differ between machines, hence the constants.
-const SIGNALS: [(i32, &str); 24] = [
-    (libc::SIGHUP, "HUP"),
-    (libc::SIGINT, "INT"),
-    (libc::SIGQUIT, "QUIT"),
-    (libc::SIGILL, "ILL"),
-    (libc::SIGTRAP, "TRAP"),
-    (libc::SIGABRT, "ABRT"),
-    (libc::SIGBUS, "BUS"),
-    (libc::SIGFPE, "FPE"),
-    (libc::SIGKILL, "KILL"),
-    (libc::SIGUSR1, "USR1"),
-    (libc::SIGSEGV, "SEGV"),
-    (libc::SIGUSR2, "USR2"),
-    (libc::SIGPIPE, "PIPE"),
-    (libc::SIGALRM, "ALRM"),
-    (libc::SIGTERM, "TERM"),
-    (libc::SIGCONT, "CONT"),
-    (libc::SIGSTOP, "STOP"),
-    (libc::SIGTSTP, "TSTP"),
-    (libc::SIGXCPU, "XCPU"),
-    (libc::SIGXFSZ, "XFSZ"),
-    (libc::SIGVTALRM, "VTALRM"),
-    (libc::SIGPROF, "PROF"),
-    (libc::SIGWINCH, "WINCH"),
-    (libc::SIGSYS, "SYS"),
-];
 
 #[cfg(test)]
 #[path = "process_tests.rs"]

@@ -22,9 +22,10 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
+use crate::exit::{Exit, signal_number};
 use crate::notify::{Ear, Notice};
 use crate::output::{self, Output};
-use crate::process::{Exit, Notify, signal_number};
+use crate::process::Notify;
 use crate::refused::Refused;
 use crate::wire::{self, Inherit, Order, Report, Start};
 use crate::{inspect, sys, tree};
