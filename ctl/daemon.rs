@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use hotctl_config::file::{Admin, Config, Listen};
 use hotctl_deploy::ports::Ports;
-use hotctl_proxy::{Proxy, Route, Settings, Stage, Switch, Table};
+use hotctl_proxy::{AccessLog, Proxy, Route, Settings, Stage, Switch, Table};
 use prometheus::Registry;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -202,6 +202,8 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     }
 
     let (stage, stages) = watch::channel(Stage::Serving);
+    let access_log = AccessLog::start(&config.access_log)
+        .map_err(|cause| Fault::config(format!("access_log {}: {cause}", config.access_log)))?;
     let proxy = Proxy::new(
         means.switch.clone(),
         means.traffic.clone(),
@@ -209,6 +211,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
             trusted_proxies: config.trusted_proxies.clone(),
             timeouts: config.timeouts.clone(),
             threads,
+            access_log,
         },
     );
     let mut accepting = JoinSet::new();

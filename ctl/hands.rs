@@ -181,7 +181,7 @@ impl DeployHands {
             told.tell.tell(Progress::Drained {
                 release,
                 took_ms: ms(drained.took),
-                open: drained.open,
+                open: drained.open.total(),
             });
             told.summary(Some(drained));
         });
@@ -205,7 +205,7 @@ impl DeployHands {
             flip_us: flip.as_secs_f64() * 1e6,
             live_ms: ms(times.live),
             drain_ms: drained.map(|d| ms(d.took)),
-            open: drained.map_or(0, |d| d.open),
+            open: drained.map_or(0, |d| d.open.total()),
             total_ms: ms(self.tell.elapsed()),
         }));
     }

@@ -229,6 +229,8 @@ impl Site {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, lease.port()));
         let spec = self.spec(at, lease.port())?;
         let log = spec.log.clone();
+        let release = at.release_of(&self.name);
+        self.means.traffic.release_begins(&release);
         let process = self.start(spec.clone(), at.slot).await?;
         let running = Running {
             at,

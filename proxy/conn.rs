@@ -3,7 +3,8 @@
 //! It knows where in the conversation it is (before a request, in its header, in the exchange),
 //! and keeps the deadlines of the first two; what it is told about the third comes from
 //! `request`. It gathers small writes until they are flushed, so that the header and the body of
-//! an answer leave together, and has no read buffer, since pingora reads into its own.
+//! an answer leave together, and has no read buffer, since pingora reads into its own. On a WebSocket
+//! it follows the frames that go to the client, and says the last one when the line asks for it.
 
 use std::fmt;
 use std::future::Future;
@@ -29,6 +30,9 @@ use tokio::time::{Instant, Sleep};
 
 use crate::delivery::quiet;
 use crate::door::{Guest, Order};
+use crate::frames::{self, Speech};
+use crate::kinds::Kind;
+use crate::lines::Line;
 
 /// A client's connection.
 pub(crate) struct Conn {
@@ -46,7 +50,10 @@ pub(crate) struct Conn {
     /// Writes into `out` since the last flush.
     writes: usize,
     ended: bool,
+    /// What the release says to the client, once that is a WebSocket.
+    speech: Option<Speech>,
     digest: Arc<SocketDigest>,
+    line: Arc<Line>,
     guest: Guest,
 }
 
@@ -91,7 +98,13 @@ const KEEP: usize = 4 * 1024;
 const HOLD: Duration = Duration::from_millis(5);
 
 impl Conn {
-    pub(crate) fn new(tcp: TcpStream, peer: SocketAddr, limits: Limits, guest: Guest) -> Self {
+    pub(crate) fn new(
+        tcp: TcpStream,
+        peer: SocketAddr,
+        limits: Limits,
+        line: Arc<Line>,
+        guest: Guest,
+    ) -> Self {
         let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
         // Told here, it costs no system call later.
         let _ = digest.peer_addr.set(Some(peer.into()));
@@ -105,7 +118,9 @@ impl Conn {
             out: BytesMut::new(),
             writes: 0,
             ended: false,
+            speech: None,
             digest: Arc::new(digest),
+            line,
             guest,
         }
     }
@@ -128,11 +143,17 @@ impl Conn {
     pub(crate) fn over(&self, whole: bool) {
         self.stage.now.store(OVER, Ordering::Relaxed);
         self.stage.unread.store(!whole, Ordering::Relaxed);
+        self.line.end();
     }
 
     /// The answer ended too soon: the client must see that, whatever its framing.
     pub(crate) fn break_off(&self) {
         self.stage.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// What can be seen of it from outside.
+    pub(crate) fn line(&self) -> &Arc<Line> {
+        &self.line
     }
 
     /// Whether clients are being sent away.
@@ -203,6 +224,44 @@ impl Conn {
         }
     }
 
+    /// Takes what the release says on a WebSocket.
+    fn speak(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let said = match self.line.farewell() {
+            None => {
+                let said = ready!(self.gather(cx, bufs))?;
+                let speech = self.speech.get_or_insert_default();
+                let mut left = said;
+                for buf in bufs {
+                    let part = left.min(buf.len());
+                    speech.pass(&buf[..part]);
+                    left -= part;
+                }
+                said
+            }
+            Some(code) => {
+                self.take_leave(code, bufs);
+                bufs.iter().map(|buf| buf.len()).sum()
+            }
+        };
+        if self.speech.as_ref().is_some_and(Speech::is_closed) {
+            self.line.release_closed();
+        }
+        Poll::Ready(Ok(said))
+    }
+
+    /// Says the Close frame as soon as that is possible, which may be within these bytes, and nothing
+    /// after it.
+    fn take_leave(&mut self, code: u16, bufs: &[IoSlice<'_>]) {
+        let speech = self.speech.get_or_insert_default();
+        let close = || frames::close(code, None);
+        speech.end(&[], close, &mut self.out);
+        for buf in bufs {
+            speech.end(buf, close, &mut self.out);
+        }
+        // It is not the head of an answer that waits for its body.
+        self.writes = 2;
+    }
+
     /// Sends what was gathered.
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(tcp) = &mut self.tcp else {
@@ -218,6 +277,17 @@ impl Conn {
         self.out.clear();
         self.writes = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Keeps these for the next flush, or sends them if they are many.
+    fn gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if self.out.len() + len > GATHER {
+            return self.send_with(cx, bufs);
+        }
+        bufs.iter().for_each(|buf| self.out.extend_from_slice(buf));
+        self.writes += 1;
+        Poll::Ready(Ok(len))
     }
 
     /// Sends what was gathered and these behind it, in one go; says how much of these went.
@@ -257,6 +327,17 @@ impl AsyncRead for Conn {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.line.is_cut() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if let Some(code) = this.line.farewell() {
+            if this.line.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+            this.take_leave(code, &[]);
+            // An error shows again at the next write.
+            let _ = this.send(cx);
+        }
         let Some(tcp) = &mut this.tcp else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
@@ -291,13 +372,13 @@ impl AsyncWrite for Conn {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if this.out.len() + len > GATHER {
-            return this.send_with(cx, bufs);
+        if this.line.is_cut() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        bufs.iter().for_each(|buf| this.out.extend_from_slice(buf));
-        this.writes += 1;
-        Poll::Ready(Ok(len))
+        match this.line.kind() {
+            Kind::WebSocket => this.speak(cx, bufs),
+            Kind::Request | Kind::Long | Kind::Stream => this.gather(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -367,30 +448,37 @@ impl fmt::Debug for Conn {
 
 impl Drop for Conn {
     fn drop(&mut self) {
+        let cut = self.line.is_cut() || self.stage.broken.load(Ordering::Relaxed);
+        let farewell = self.line.farewell().filter(|_| !cut);
+        if let Some(code) = farewell {
+            self.take_leave(code, &[]);
+        }
         let Some(tcp) = self.tcp.take() else {
             return;
         };
-        let cut = self.stage.now.load(Ordering::Relaxed) == EXCHANGE;
-        if cut || self.stage.broken.load(Ordering::Relaxed) {
+        let in_exchange = self.stage.now.load(Ordering::Relaxed) == EXCHANGE;
+        if cut || (in_exchange && farewell.is_none()) {
             // A reset: an answer that ends with the connection would else look complete.
             let now = Some(Duration::ZERO);
             let _ = rustix::net::sockopt::set_socket_linger(tcp.as_fd(), now);
-        } else if self.stage.unread.load(Ordering::Relaxed)
+        } else if (farewell.is_some() || self.stage.unread.load(Ordering::Relaxed))
             && !self.ended
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            runtime.spawn(see_off(tcp, self.guest.clone()));
+            let last = std::mem::take(&mut self.out);
+            runtime.spawn(see_off(tcp, last, self.guest.clone()));
         }
     }
 }
 
 /// Closes a connection whose client may still be sending. Closed at once, the kernel would answer
 /// what arrives with a reset, and that can take the answer from a client that has not read it yet.
-async fn see_off(mut tcp: TcpStream, _until_then: Guest) {
+async fn see_off(mut tcp: TcpStream, last: BytesMut, _until_then: Guest) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const PATIENCE: Duration = Duration::from_secs(2);
     let read_all = async {
+        tcp.write_all(&last).await?;
         tcp.shutdown().await?;
         let mut waste = vec![0; 16 * 1024];
         while tcp.read(&mut waste).await? > 0 {}

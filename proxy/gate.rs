@@ -6,14 +6,19 @@
 //! machine is busy, so a WebSocket in a few hundred is lost. This connection gives nothing to read
 //! until the end of the request was passed on. That can be seen from here: pingora flushes the
 //! connection once after the header, and once at the end of the body.
+//!
+//! It also follows the frames that a WebSocket's client sends, and says the last one when the line
+//! asks for it, as `conn` does in the other direction.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
 use pingora::connectors::L4Connect;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::protocols::l4::stream::Stream;
@@ -22,14 +27,23 @@ use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::frames::{self, Speech};
+use crate::lines::Line;
+
 /// Makes such connections.
-pub(crate) fn connector(timeout: Duration) -> Arc<dyn L4Connect + Send + Sync> {
-    Arc::new(Connector { timeout })
+pub(crate) fn connector(timeout: Duration, line: Arc<Line>) -> Arc<dyn L4Connect + Send + Sync> {
+    Arc::new(Connector { timeout, line })
 }
 
-#[derive(Debug)]
 struct Connector {
     timeout: Duration,
+    line: Arc<Line>,
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connector of gates, within {:?}", self.timeout)
+    }
 }
 
 #[async_trait]
@@ -41,6 +55,9 @@ impl L4Connect for Connector {
                     upstream,
                     flushes: 0,
                     waiting: None,
+                    speech: Speech::default(),
+                    out: BytesMut::new(),
+                    line: self.line.clone(),
                 };
                 Ok(VirtualSocketStream::new(Box::new(gate)).into())
             }
@@ -59,12 +76,45 @@ impl L4Connect for Connector {
     }
 }
 
-#[derive(Debug)]
 struct Gate {
     upstream: Upstream,
     /// Up to [`OPEN`].
     flushes: u8,
     waiting: Option<Waker>,
+    /// What the client says to the release.
+    speech: Speech,
+    /// What is still to be said at the end.
+    out: BytesMut,
+    line: Arc<Line>,
+}
+
+impl Gate {
+    /// Says the Close frame as soon as that is possible, which may be within these bytes, and nothing
+    /// after it.
+    fn take_leave(&mut self, cx: &mut Context<'_>, code: u16, bytes: &[u8]) {
+        // As clients must have it; it hides nothing.
+        let close = || frames::close(code, Some(fastrand::u32(..).to_be_bytes()));
+        self.speech.end(bytes, close, &mut self.out);
+        // What does not go now goes when it is polled again.
+        let _ = self.send(cx);
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let sent = ready!(self.upstream.io().poll_write(cx, &self.out))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl fmt::Debug for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "gate to {:?}", self.upstream)
+    }
 }
 
 /// Flushes until the request is passed on: its header, and the end of its body.
@@ -121,6 +171,9 @@ impl AsyncRead for Gate {
             this.waiting = Some(cx.waker().clone());
             return Poll::Pending;
         }
+        if let Some(code) = this.line.farewell() {
+            this.take_leave(cx, code, &[]);
+        }
         this.upstream.io().poll_read(cx, buf)
     }
 }
@@ -131,7 +184,22 @@ impl AsyncWrite for Gate {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.get_mut().upstream.io().poll_write(cx, buf)
+        let this = self.get_mut();
+        let said = match this.line.farewell() {
+            None => {
+                let said = ready!(this.upstream.io().poll_write(cx, buf))?;
+                this.speech.pass(&buf[..said]);
+                said
+            }
+            Some(code) => {
+                this.take_leave(cx, code, buf);
+                buf.len()
+            }
+        };
+        if this.speech.is_closed() {
+            this.line.client_closed();
+        }
+        Poll::Ready(Ok(said))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

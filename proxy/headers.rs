@@ -13,6 +13,8 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::H1UpgradePolicy;
 
+use crate::kinds::Kind;
+
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -187,6 +189,63 @@ fn clean_upgrade(request: &mut RequestHeader) -> Result<()> {
     request.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
 }
 
+/// The id that a request is known by: its own if it is believed, else the one that it is given.
+pub(crate) fn request_id(request: &RequestHeader, sender: &Sender<'_>) -> String {
+    let own = request
+        .headers
+        .get(REQUEST_ID)
+        .filter(|_| sender.is_trusted());
+    match own {
+        Some(own) => String::from_utf8_lossy(own.as_bytes()).into_owned(),
+        None => format!("{:032x}", sender.id),
+    }
+}
+
+/// Who a request comes from: the last in the chain who is no trusted proxy.
+pub(crate) fn client(request: &RequestHeader, sender: &Sender<'_>) -> Option<IpAddr> {
+    let mut client = sender.address()?;
+    let values = request.headers.get_all(FORWARDED_FOR).into_iter();
+    let chain: Vec<&[u8]> = values
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    for earlier in chain.into_iter().rev() {
+        let is_proxy = sender.trusted.iter().any(|net| net.contains(&client));
+        let earlier = std::str::from_utf8(earlier).ok();
+        match earlier.and_then(|text| text.parse::<IpAddr>().ok()) {
+            Some(earlier) if is_proxy => client = earlier.to_canonical(),
+            _ => break,
+        }
+    }
+    Some(client)
+}
+
+/// What kind of request it is, by the header of its answer.
+pub(crate) fn kind(request: &RequestHeader, answer: &ResponseHeader) -> Kind {
+    let field = |name| answer.headers.get(name).map(HeaderValue::as_bytes);
+    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
+        return match field(header::UPGRADE) {
+            Some(protocol) if protocol.eq_ignore_ascii_case(b"websocket") => Kind::WebSocket,
+            _ => Kind::Stream,
+        };
+    }
+    let bodyless = request.method == Method::HEAD
+        || [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&answer.status);
+    let events = b"text/event-stream";
+    match (bodyless, field(header::CONTENT_TYPE)) {
+        (true, _) => Kind::Request,
+        (_, Some(kind))
+            if kind
+                .get(..events.len())
+                .is_some_and(|it| it.eq_ignore_ascii_case(events)) =>
+        {
+            Kind::Stream
+        }
+        _ if field(header::CONTENT_LENGTH).is_some() => Kind::Request,
+        _ => Kind::Long,
+    }
+}
+
 /// The changes to an answer of a release before it goes to the client. Says whether the client's
 /// connection must close after it.
 pub(crate) fn answer(request: &RequestHeader, answer: &mut ResponseHeader) -> MustClose {
@@ -341,6 +400,50 @@ mod tests {
         assert_eq!(chain("10.0.0.1"), "1.1.1.1, 2.2.2.2, 10.0.0.1");
         assert_eq!(chain("::ffff:10.0.0.1"), "1.1.1.1, 2.2.2.2, 10.0.0.1");
         assert_eq!(chain("11.0.0.1"), "11.0.0.1");
+    }
+
+    #[test]
+    fn the_client_is_the_last_one_who_is_no_trusted_proxy() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        for (peer, chain, client_) in [
+            ("11.0.0.1", "1.1.1.1", "11.0.0.1"),
+            ("10.0.0.1", "1.1.1.1, 2.2.2.2", "2.2.2.2"),
+            ("10.0.0.1", "1.1.1.1, ::ffff:10.0.0.2", "1.1.1.1"),
+            ("10.0.0.1", "10.0.0.3,10.0.0.2", "10.0.0.3"),
+            ("10.0.0.1", "1.1.1.1, unknown", "10.0.0.1"),
+        ] {
+            let sender = Sender {
+                ip: Some(peer.parse().unwrap()),
+                trusted: &trusted,
+                id: 1,
+            };
+            let request = request("GET", "/", &[("X-Forwarded-For", chain)]);
+            let found = client(&request, &sender).unwrap().to_string();
+            assert_eq!(found, client_, "{peer}: {chain}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_a_request_is_seen_in_the_header_of_its_answer() {
+        for (method, status, field, expected) in [
+            ("GET", 200, ("Content-Length", "3"), Kind::Request),
+            ("GET", 200, ("Transfer-Encoding", "chunked"), Kind::Long),
+            ("HEAD", 200, ("X-None", ""), Kind::Request),
+            ("GET", 204, ("X-None", ""), Kind::Request),
+            (
+                "GET",
+                200,
+                ("Content-Type", "Text/Event-Stream;x"),
+                Kind::Stream,
+            ),
+            ("GET", 101, ("Upgrade", "WebSocket"), Kind::WebSocket),
+            ("GET", 101, ("Upgrade", "spdy/9"), Kind::Stream),
+        ] {
+            let mut answer = ResponseHeader::build(status, None).unwrap();
+            answer.append_header(field.0, field.1).unwrap();
+            let found = kind(&request(method, "/", &[]), &answer);
+            assert_eq!(found, expected, "{method} {status} {field:?}");
+        }
     }
 
     #[test]

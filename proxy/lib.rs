@@ -14,6 +14,8 @@ mod sync;
 mod table;
 
 #[cfg(feature = "serve")]
+mod access;
+#[cfg(feature = "serve")]
 mod answer;
 #[cfg(feature = "serve")]
 mod conn;
@@ -22,9 +24,19 @@ mod delivery;
 #[cfg(feature = "serve")]
 mod door;
 #[cfg(feature = "serve")]
+mod drain;
+#[cfg(feature = "serve")]
+mod frames;
+#[cfg(feature = "serve")]
 mod gate;
 #[cfg(feature = "serve")]
 mod headers;
+#[cfg(feature = "serve")]
+mod kept;
+#[cfg(feature = "serve")]
+mod kinds;
+#[cfg(feature = "serve")]
+mod lines;
 #[cfg(feature = "serve")]
 mod metrics;
 #[cfg(feature = "serve")]
@@ -35,6 +47,8 @@ mod request;
 mod retry;
 #[cfg(feature = "serve")]
 mod serve;
+#[cfg(feature = "serve")]
+mod streak;
 #[cfg(feature = "serve")]
 mod sys;
 
@@ -48,6 +62,12 @@ pub use switch::{Ask, NoRoute, Stale, Switch, UnknownService};
 pub use table::{Route, Table};
 
 #[cfg(feature = "serve")]
+pub use access::AccessLog;
+#[cfg(feature = "serve")]
+pub use kinds::Open;
+#[cfg(feature = "serve")]
 pub use metrics::{Metrics, Switching};
 #[cfg(feature = "serve")]
 pub use serve::{Proxy, Settings, Stage};
+#[cfg(feature = "serve")]
+pub use streak::Streak;

@@ -9,14 +9,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
-use hotctl_config::ServiceName;
+use hotctl_config::{ReleaseId, ServiceName};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
+use tokio::time::Instant;
 
+use crate::access::AccessLog;
 use crate::answer::Refusal;
+use crate::kinds::Open;
 use crate::switch::Switch;
 
 /// All metrics of the proxy.
@@ -28,9 +31,11 @@ pub struct Metrics {
     switch_duration: HistogramVec,
     switch_errors: IntCounterVec,
     drain_cut: IntCounterVec,
+    access_log_dropped: IntCounter,
     in_flight: InFlight,
+    releases: Releases,
     meters: RwLock<HashMap<ServiceName, Arc<Meter>>>,
-    unrouted: Classes,
+    unrouted: Codes,
 }
 
 /// The `service` label of requests that belong to no service. No service can have this name.
@@ -83,20 +88,25 @@ impl Metrics {
             switch_errors: IntCounterVec::new(
                 Opts::new(
                     "hotctl_switch_errors_total",
-                    "Requests that hotctl answered with an error, or cut, between the start of a flip and the end of its drain.",
+                    "Requests that hotctl answered with an error, or cut, between the start of a flip and the end of its drain; WebSockets and streams that came to the end of their time are not errors.",
                 ),
                 &["service", "kind"],
             )?,
             drain_cut: IntCounterVec::new(
                 Opts::new(
                     "hotctl_drain_cut_total",
-                    "Requests still open when the time of a drain was over.",
+                    "Requests still open when the time of a drain was over, by kind: requests, websockets, streams.",
                 ),
-                &["service"],
+                &["service", "kind"],
             )?,
+            access_log_dropped: IntCounter::new(
+                "hotctl_access_log_dropped_total",
+                "Lines of the access log that could not be written, or not in time.",
+            )?,
+            releases: Releases::new()?,
             in_flight: InFlight::new()?,
             meters: RwLock::default(),
-            unrouted: Classes::default(),
+            unrouted: Codes::default(),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
@@ -105,7 +115,9 @@ impl Metrics {
         registry.register(Box::new(metrics.switch_duration.clone()))?;
         registry.register(Box::new(metrics.switch_errors.clone()))?;
         registry.register(Box::new(metrics.drain_cut.clone()))?;
+        registry.register(Box::new(metrics.access_log_dropped.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
+        registry.register(Box::new(metrics.releases.clone()))?;
         Ok(metrics)
     }
 
@@ -124,6 +136,30 @@ impl Metrics {
         }
         self.switch_errors
             .with_label_values(&[service.as_str(), "cut"]);
+        self.count_cut(service, &Open::default());
+    }
+
+    /// Makes `hotctl_access_log_dropped_total` count what this log drops.
+    pub(crate) fn watch_access_log(&self, log: &AccessLog) {
+        log.count_dropped(self.access_log_dropped.clone());
+    }
+
+    /// Says that a release is about to get requests: its series of `hotctl_release_requests_total`
+    /// begin, at 0, so that an increase can be seen from its first request on.
+    pub fn release_begins(&self, release: &ReleaseId) {
+        locked(&self.releases.retired).remove(release);
+        self.classes(release);
+    }
+
+    /// Says that a release gets no more requests: its series end 15 minutes later, unless it begins
+    /// again.
+    pub fn release_retired(&self, release: &ReleaseId) {
+        locked(&self.releases.retired).insert(release.clone(), Instant::now());
+    }
+
+    /// The counters of a release.
+    pub(crate) fn classes(&self, release: &ReleaseId) -> Classes {
+        self.releases.classes(release)
     }
 
     /// Says that a service is being switched, from the start of a flip to the end of its drain. As
@@ -141,15 +177,21 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Says that a drain ended with `requests` still open.
-    pub fn cut(&self, service: &ServiceName, requests: usize) {
-        let meter = self.meter(service);
-        let requests = u64::try_from(requests).unwrap_or(u64::MAX);
-        meter.drain_cut.inc_by(requests);
+    /// Says what was ended because the time of a drain was over, as [`Switch::retire`] returns it.
+    pub fn cut(&self, service: &ServiceName, cut: &Open) {
+        self.count_cut(service, cut);
         let labels = [service.as_str(), "cut"];
         self.switch_errors
             .with_label_values(&labels)
-            .inc_by(requests);
+            .inc_by(number(cut.requests));
+    }
+
+    fn count_cut(&self, service: &ServiceName, cut: &Open) {
+        for (kind, count) in cut.by_kind() {
+            let labels = [service.as_str(), kind];
+            let counter = self.drain_cut.with_label_values(&labels);
+            counter.inc_by(number(count));
+        }
     }
 
     /// The handles of a service. Looked up once per pool; by requests without a pool each time.
@@ -163,11 +205,10 @@ impl Metrics {
         let meter = known.entry(service.clone()).or_insert_with(|| {
             let label = [service.as_str()];
             Arc::new(Meter {
-                codes: Classes::default(),
+                codes: Codes::default(),
                 duration: self.duration.with_label_values(&label),
                 retries: self.retries.with_label_values(&label),
                 switch_duration: self.switch_duration.with_label_values(&label),
-                drain_cut: self.drain_cut.with_label_values(&label),
                 switching: AtomicUsize::new(0),
                 service: service.clone(),
             })
@@ -231,21 +272,103 @@ impl fmt::Debug for Switching {
 /// The handles of one service.
 pub(crate) struct Meter {
     service: ServiceName,
-    codes: Classes,
+    codes: Codes,
     duration: Histogram,
     pub(crate) retries: IntCounter,
     switch_duration: Histogram,
-    drain_cut: IntCounter,
     /// How many switches are going on.
     switching: AtomicUsize,
+}
+
+impl Meter {
+    pub(crate) fn service(&self) -> &ServiceName {
+        &self.service
+    }
+}
+
+/// The counters of one release, by class of status code.
+pub(crate) struct Classes([IntCounter; 5]);
+
+impl Classes {
+    /// A code that HTTP does not know counts nowhere.
+    pub(crate) fn count(&self, code: u16) {
+        let class = usize::from(code / 100).checked_sub(1);
+        if let Some(counter) = class.and_then(|class| self.0.get(class)) {
+            counter.inc();
+        }
+    }
+}
+
+/// `hotctl_release_requests_total`: the series of a release end some time after it does.
+#[derive(Clone)]
+struct Releases {
+    counters: IntCounterVec,
+    /// Since when.
+    retired: Arc<Mutex<HashMap<ReleaseId, Instant>>>,
+}
+
+impl Releases {
+    const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+    /// How long the series of a release that is retired are kept: long enough for what is computed
+    /// from them over some minutes.
+    const KEPT: Duration = Duration::from_secs(15 * 60);
+
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            counters: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_release_requests_total",
+                    "Requests that a release was given, by class of status code, those included that hotctl answered in its place.",
+                ),
+                &["service", "release", "class"],
+            )?,
+            retired: Arc::default(),
+        })
+    }
+
+    fn classes(&self, release: &ReleaseId) -> Classes {
+        let (service, release) = (release.service.as_str(), release.to_string());
+        Classes(
+            Self::CLASSES.map(|class| self.counters.with_label_values(&[service, &release, class])),
+        )
+    }
+
+    fn forget_the_old(&self) {
+        locked(&self.retired).retain(|release, since| {
+            let old = since.elapsed() >= Self::KEPT;
+            if old {
+                let (service, release) = (release.service.as_str(), release.to_string());
+                for class in Self::CLASSES {
+                    // Gone already is as good.
+                    let _ = self
+                        .counters
+                        .remove_label_values(&[service, &release, class]);
+                }
+            }
+            !old
+        });
+    }
+}
+
+impl Collector for Releases {
+    fn desc(&self) -> Vec<&Desc> {
+        self.counters.desc()
+    }
+
+    /// When the metrics are asked for is when it matters which there are.
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.forget_the_old();
+        self.counters.collect()
+    }
 }
 
 /// Counters by status code, made when a code first occurs: 100 to 599, in rows of 100, since
 /// hardly any service uses more than three of the rows.
 #[derive(Default)]
-struct Classes([OnceLock<Box<[OnceLock<IntCounter>; 100]>>; 5]);
+struct Codes([OnceLock<Box<[OnceLock<IntCounter>; 100]>>; 5]);
 
-impl Classes {
+impl Codes {
     fn count(&self, code: u16, make: impl FnOnce() -> IntCounter) {
         let (class, rest) = (usize::from(code / 100), usize::from(code % 100));
         match class.checked_sub(1).and_then(|class| self.0.get(class)) {
@@ -269,7 +392,7 @@ struct InFlight {
 impl InFlight {
     const NAME: &str = "hotctl_requests_in_flight";
     const HELP: &str = "Requests that a release is serving now.";
-    const LABELS: [&str; 2] = ["service", "release"];
+    const LABELS: [&str; 3] = ["service", "release", "kind"];
 
     fn new() -> Result<Self, prometheus::Error> {
         let labels = Self::LABELS.map(str::to_owned).to_vec();
@@ -294,13 +417,19 @@ impl Collector for InFlight {
         };
         for pool in switch.pools() {
             let release = pool.release();
-            let tickets = i64::try_from(pool.tickets()).unwrap_or(i64::MAX);
-            let labels = [release.service.as_str(), &release.to_string()];
-            // Added, not set: a release that was restarted has two pools for a while.
-            gauge.with_label_values(&labels).add(tickets);
+            let (service, name) = (release.service.as_str(), release.to_string());
+            for (kind, count) in pool.open().by_kind() {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                // Added, not set: a release that was restarted has two pools for a while.
+                gauge.with_label_values(&[service, &name, kind]).add(count);
+            }
         }
         gauge.collect()
     }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -331,12 +460,20 @@ mod tests {
         metrics.refused(&meter, "stopped");
         drop(two);
         metrics.refused(&meter, "stopped");
-        metrics.cut(&service, 3);
+        let cut = Open {
+            requests: 3,
+            websockets: 2,
+            streams: 0,
+        };
+        metrics.prepare(&service);
+        metrics.cut(&service, &cut);
         let text = text(&registry);
         for line in [
             "hotctl_switch_errors_total{kind=\"stopped\",service=\"web\"} 2",
             "hotctl_switch_errors_total{kind=\"cut\",service=\"web\"} 3",
-            "hotctl_drain_cut_total{service=\"web\"} 3",
+            "hotctl_drain_cut_total{kind=\"requests\",service=\"web\"} 3",
+            "hotctl_drain_cut_total{kind=\"websockets\",service=\"web\"} 2",
+            "hotctl_drain_cut_total{kind=\"streams\",service=\"web\"} 0",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
@@ -364,5 +501,33 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn the_series_of_a_release_are_there_from_its_beginning_until_15_minutes_after_its_end() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let [one, two] = ["web@1", "web@2"].map(|it| it.parse::<ReleaseId>().unwrap());
+        for release in [&one, &two] {
+            metrics.release_begins(release);
+        }
+        metrics.classes(&one).count(503);
+        metrics.classes(&one).count(999);
+        let series = |text: &str, release: &str| {
+            let release = format!("release=\"{release}\"");
+            text.lines().filter(|line| line.contains(&release)).count()
+        };
+        assert_eq!(series(&text(&registry), "web@1"), 5);
+        let line =
+            "hotctl_release_requests_total{class=\"5xx\",release=\"web@1\",service=\"web\"} 1";
+        assert!(text(&registry).contains(line));
+        for release in [&one, &two] {
+            metrics.release_retired(release);
+        }
+        tokio::time::advance(Duration::from_secs(14 * 60)).await;
+        // A rollback.
+        metrics.release_begins(&one);
+        tokio::time::advance(Duration::from_secs(61)).await;
+        let now = text(&registry);
+        assert_eq!((series(&now, "web@1"), series(&now, "web@2")), (5, 0));
     }
 }

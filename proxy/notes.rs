@@ -5,13 +5,24 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::metrics::Meter;
+use crate::kept::Kept;
+use crate::kinds::{Kind, Kinds};
+use crate::lines::{Line, Lines};
+use crate::metrics::{Classes, Meter};
+use crate::pool::Pool;
+use crate::streak::Streaks;
 
 /// See the head of this file.
-#[derive(Default)]
 pub(crate) struct Notes {
     /// The handles of the service's metrics.
     pub(crate) meter: OnceLock<Arc<Meter>>,
+    /// Those of the release's.
+    pub(crate) classes: OnceLock<Classes>,
+    pub(crate) streaks: Streaks,
+    pub(crate) kinds: Kinds,
+    pub(crate) kept: Kept,
+    /// The connections that its requests come on. Set before it gets the first.
+    lines: OnceLock<Arc<Lines>>,
     /// How long the release says that it keeps idle connections, in seconds; 0 if it says nothing.
     says: AtomicU32,
     /// How far its kept connections can be trusted, see [`Notes::trusted`].
@@ -38,6 +49,33 @@ const MOST: u32 = 10_000;
 const NEW: u32 = 32;
 
 impl Notes {
+    /// Of a pool of so many instances.
+    pub(crate) fn of(instances: usize) -> Self {
+        Self {
+            meter: OnceLock::new(),
+            classes: OnceLock::new(),
+            streaks: Streaks::of(instances),
+            kinds: Kinds::default(),
+            kept: Kept::default(),
+            lines: OnceLock::new(),
+            says: AtomicU32::new(0),
+            credit: AtomicU32::new(0),
+            promises: AtomicBool::new(false),
+            lied: AtomicBool::new(false),
+        }
+    }
+
+    /// The pool is about to get requests, on these connections.
+    pub(crate) fn attach(&self, lines: &Arc<Lines>) {
+        self.lines.get_or_init(|| lines.clone());
+    }
+
+    /// The connections that have a request in flight on the pool of these notes.
+    pub(crate) fn lines_of(&self, pool: &Pool) -> Vec<(Arc<Line>, Kind)> {
+        let lines = self.lines.get();
+        lines.map_or_else(Vec::new, |lines| lines.of(pool.group_key()))
+    }
+
     /// Whether the release can be trusted not to close a connection right after an answer.
     ///
     /// If it does, and a request arrives in between, nobody can tell whether it was read. So a
@@ -117,7 +155,7 @@ mod tests {
 
     #[test]
     fn trust_is_earned_slowly_and_lost_at_once() {
-        let notes = Notes::default();
+        let notes = Notes::of(1);
         (0..999).for_each(|_| notes.reused());
         assert!(!notes.trusted());
         notes.reused();
@@ -133,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_promise_is_believed_until_it_is_broken() {
-        let notes = Notes::default();
+        let notes = Notes::of(1);
         notes.promised();
         assert!(notes.trusted());
         notes.deceived();
@@ -145,7 +183,7 @@ mod tests {
 
     #[test]
     fn who_closes_every_few_answers_never_earns_trust() {
-        let notes = Notes::default();
+        let notes = Notes::of(1);
         for _ in 0..10_000 {
             notes.opened();
             (0..NEW - 1).for_each(|_| notes.reused());
@@ -164,7 +202,7 @@ mod tests {
             ("timeout=soon", 1),
             ("", 1),
         ] {
-            let notes = Notes::default();
+            let notes = Notes::of(1);
             notes.hear(says.as_bytes());
             assert_eq!(notes.idle(), Duration::from_secs(kept), "{says:?}");
         }

@@ -15,6 +15,10 @@ use std::task::{Context, Poll, Waker};
 use hotctl_config::{Address, ReleaseId, ServiceName, Slot};
 
 use crate::instances::{Instances, Standing, bit};
+#[cfg(feature = "serve")]
+use crate::kinds::{Kind, Open};
+#[cfg(feature = "serve")]
+use crate::streak::Streak;
 use crate::sync::{AtomicUsize, Mutex, Padded, lock};
 
 /// The addresses of one running release. A clone is another handle to the same pool.
@@ -42,14 +46,15 @@ impl Pool {
         // then not be taken for another, even where both had the same port one after the other.
         // 0 is left out because pingora's peers have it by default.
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let instances = Instances::new(first, more);
         let shared = Arc::new(Shared {
             release,
             slot,
-            instances: Instances::new(first, more),
+            #[cfg(feature = "serve")]
+            notes: crate::notes::Notes::of(instances.addresses().count()),
+            instances,
             group_key: NEXT.fetch_add(1, Ordering::Relaxed),
             waiting: Mutex::new(Vec::new()),
-            #[cfg(feature = "serve")]
-            notes: crate::notes::Notes::default(),
         });
         let seats = (0..shards.get())
             .map(|_| {
@@ -80,9 +85,13 @@ impl Pool {
 
     /// Says whether an instance may get new requests. At first all are up.
     ///
-    /// One that is down gets none while another is up. The last one never leaves: it goes on until
+    /// One that comes up begins with a clean record. One that is down gets none while another is up. The last one never leaves: it goes on until
     /// another comes up, and leaves then. A number that no instance has changes nothing.
     pub fn set(&self, instance: usize, standing: Standing) {
+        #[cfg(feature = "serve")]
+        if standing == Standing::Up {
+            self.notes().streaks.forget(instance);
+        }
         self.shared.instances.set(instance, standing);
     }
 
@@ -132,6 +141,60 @@ impl Pool {
     }
 }
 
+#[cfg(feature = "serve")]
+impl Pool {
+    /// The requests in flight by kind. All together they are [`Pool::tickets`].
+    pub fn open(&self) -> Open {
+        self.notes().kinds.open(self.tickets())
+    }
+
+    /// Resolves when `limit` requests in a row have failed, over the whole pool; at once if they have
+    /// already. 0: never.
+    ///
+    /// A request fails that gets no usable answer after all tries, or one of 500 to 599, or that could
+    /// not be connected for half a second, whatever becomes of it then. One whose client left counts
+    /// neither way. It may be awaited by several at once.
+    pub fn failing(&self, limit: u32) -> impl Future<Output = Streak> + Send + use<> {
+        let pool = self.clone();
+        async move { pool.notes().streaks.pool.reached(limit).await }
+    }
+
+    /// Resolves with the first instance at which `limit` requests in a row have failed. Here a try
+    /// that failed counts, too, if the request was then given to another instance. 0: never.
+    ///
+    /// The failures of that instance are then counted from the beginning, so that it can be called
+    /// again for the next.
+    pub fn instance_failing(
+        &self,
+        limit: u32,
+    ) -> impl Future<Output = (usize, Streak)> + Send + use<> {
+        let pool = self.clone();
+        async move { pool.notes().streaks.instance(limit).await }
+    }
+
+    /// Ends all requests in flight now and waits until they are over, which takes a moment where
+    /// there are WebSockets: these get a Close frame (1012) and 3 s to answer, all else is reset. Says
+    /// what was ended. The pool must be out of every split.
+    pub async fn cut_now(&self) -> Open {
+        crate::drain::cut(self).await
+    }
+
+    /// Closes the upstream connections that are kept for the next request, so that a server which
+    /// waits for them can stop at once. Says how many. Those with a request in flight stay. The pool
+    /// must be out of every split, or new ones come.
+    pub fn close_idle(&self) -> usize {
+        let notes = self.notes();
+        let lines = notes.lines_of(self);
+        let busy = lines.iter().map(|(line, _)| line.upstream()).collect();
+        notes.kept.close(&busy)
+    }
+
+    /// What serving remembers about it.
+    pub(crate) fn notes(&self) -> &crate::notes::Notes {
+        &self.shared.notes
+    }
+}
+
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
@@ -162,6 +225,8 @@ impl WeakPool {
 pub struct Ticket {
     seat: Arc<Seat>,
     instance: usize,
+    #[cfg(feature = "serve")]
+    kind: Kind,
 }
 
 impl Ticket {
@@ -201,6 +266,15 @@ impl Ticket {
         self.seat.shared.group_key
     }
 
+    /// The request has turned out to be of this kind.
+    #[cfg(feature = "serve")]
+    pub(crate) fn becomes(&mut self, kind: Kind) {
+        if self.kind != kind {
+            self.notes().kinds.change(self.kind, kind);
+            self.kind = kind;
+        }
+    }
+
     /// What serving remembers about the pool.
     #[cfg(feature = "serve")]
     pub(crate) fn notes(&self) -> &crate::notes::Notes {
@@ -217,6 +291,8 @@ impl fmt::Debug for Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.seat.shared.instances.give_back(self.instance);
+        #[cfg(feature = "serve")]
+        self.becomes(Kind::Request);
         // Release: what the request did happens before the end of the drain. Acquire: if the
         // mark is seen, so is the waker that was registered before it was set.
         let before = self.seat.tickets.fetch_sub(1, Ordering::AcqRel);
@@ -244,6 +320,11 @@ impl Tried {
             pool: shared.group_key,
             instances: self.of(shared) | bit(ticket.instance),
         };
+    }
+
+    /// Whether it has the instance of this ticket.
+    pub fn has(&self, ticket: &Ticket) -> bool {
+        self.of(&ticket.seat.shared) & bit(ticket.instance) != 0
     }
 
     fn of(&self, pool: &Shared) -> u64 {
@@ -279,6 +360,8 @@ impl Seat {
         Ticket {
             seat: self.clone(),
             instance,
+            #[cfg(feature = "serve")]
+            kind: Kind::Request,
         }
     }
 }

@@ -21,10 +21,12 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
+use crate::access::{AccessLog, Entry};
 use crate::answer::Refusal;
 use crate::conn::Conn;
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
+use crate::kinds::Kind;
 use crate::metrics::{Meter, Metrics};
 use crate::pool::{Ticket, Tried};
 use crate::retry::{Alone, Another, Retry};
@@ -36,6 +38,7 @@ pub(crate) struct Requests {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) access_log: AccessLog,
 }
 
 /// One request.
@@ -48,6 +51,14 @@ pub(crate) struct Context {
     ticket: Option<Ticket>,
     /// Where tries have failed.
     tried: Tried,
+    verdict: Verdict,
+    /// Whether both sides can be followed frame by frame, should it become a WebSocket.
+    gated: bool,
+    /// How many tries there were after the first.
+    retries: u32,
+    /// When the last try was sent, and how long its answer's header took.
+    sent: Instant,
+    upstream: Option<Duration>,
     /// The service's metrics, where there is no ticket that has them.
     meter: Option<Arc<Meter>>,
     refusal: Option<Refusal>,
@@ -63,12 +74,18 @@ impl ProxyHttp for Requests {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
+        let now = Instant::now();
         Context {
-            begun: Instant::now(),
+            begun: now,
             roll: fastrand::u8(0..100),
             id: fastrand::u128(..),
             ticket: None,
             tried: Tried::default(),
+            verdict: Verdict::Open,
+            gated: false,
+            retries: 0,
+            sent: now,
+            upstream: None,
             meter: None,
             refusal: None,
             retry: Retry::default(),
@@ -95,7 +112,7 @@ impl ProxyHttp for Requests {
         let refusal = if request.method == Method::CONNECT {
             Refusal::MethodNotAllowed
         } else {
-            match self.pick(request, ctx) {
+            match self.pick(session, ctx) {
                 Ok(()) => {
                     ctx.retry.learn(request);
                     return Ok(false);
@@ -117,14 +134,16 @@ impl ProxyHttp for Requests {
                 return Err(Error::new_up(ErrorType::ConnectionClosed));
             }
             // Again from the start: meanwhile another release may be live.
-            if let Err(refusal) = self.pick(session.req_header(), ctx) {
+            if let Err(refusal) = self.pick(session, ctx) {
                 ctx.refusal = Some(refusal);
                 return Err(Error::new_in(ErrorType::InternalError));
             }
+            ctx.retries += 1;
             if let Some(meter) = self.meter(ctx) {
                 meter.retries.inc();
             }
         }
+        ctx.upstream = None;
         let Some(ticket) = &ctx.ticket else {
             return Err(Error::new_in(ErrorType::InternalError));
         };
@@ -134,8 +153,10 @@ impl ProxyHttp for Requests {
         peer.options.http_upstream_request_policy.h1_upgrade = upgrade;
         // A body would have to be on its way before there is an answer, so then there is no gate.
         let gated = upgrade != H1UpgradePolicy::Deny && session.is_body_empty();
-        if gated {
-            peer.options.custom_l4 = Some(gate::connector(self.timeouts.connect));
+        ctx.gated = gated;
+        if let Some(conn) = conn(session).filter(|_| gated) {
+            let connector = gate::connector(self.timeouts.connect, conn.line().clone());
+            peer.options.custom_l4 = Some(connector);
         }
         if ctx.retry.choose(ticket.notes()) == Alone::Yes || gated {
             // A key that nothing is kept under.
@@ -150,24 +171,27 @@ impl ProxyHttp for Requests {
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         ctx: &mut Context,
         mut error: Box<Error>,
     ) -> Box<Error> {
         error.as_up();
         self.count_failure(ctx, &error);
-        let another = ctx.failed_there();
+        let another = ctx.failed_there(session, &error);
         let again = ctx
             .retry
             .after_connect_failure(self.timeouts.retry, another);
+        if !again || ctx.retry.has_failed_for() >= DOUBT {
+            ctx.failed(session, &error);
+        }
         error.set_retry(again);
         error
     }
 
     async fn connected_to_upstream(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         reused: bool,
         _: &HttpPeer,
         fd: RawFd,
@@ -177,6 +201,12 @@ impl ProxyHttp for Requests {
         let Some(ticket) = &ctx.ticket else {
             return Err(Error::new_in(ErrorType::InternalError));
         };
+        if let Some(conn) = conn(session) {
+            conn.line().connected(fd);
+        }
+        if self.access_log.is_on() {
+            ctx.sent = Instant::now();
+        }
         let connected = ctx.retry.connected(reused, fd, ticket.notes());
         connected.map_err(|_| Error::new_up(ErrorType::ConnectionClosed))
     }
@@ -202,7 +232,7 @@ impl ProxyHttp for Requests {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         answer: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
@@ -216,6 +246,19 @@ impl ProxyHttp for Requests {
                 ticket.notes().hear(keep_alive.as_bytes());
             }
         }
+        let status = answer.status;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        if self.access_log.is_on() {
+            ctx.upstream = Some(ctx.sent.elapsed());
+        }
+        if status.is_server_error() {
+            let request = session.req_header();
+            let (method, path) = (&request.method, request.uri.path());
+            ctx.judge(&format!("{method} {path}: status {}", status.as_u16()));
+        }
+        self.classify(session, answer, ctx);
         Ok(())
     }
 
@@ -256,7 +299,7 @@ impl ProxyHttp for Requests {
             None => false,
         };
         if !ctx.retry.was_unused() {
-            ctx.failed_there();
+            ctx.failed_there(session, &error);
             self.count_failure(ctx, &error);
         }
         error.set_retry(again);
@@ -271,7 +314,12 @@ impl ProxyHttp for Requests {
     ) -> FailToProxy {
         let refusal = match ctx.refusal {
             Some(refusal) => Some(refusal),
-            None => refusal(error),
+            None => {
+                if *error.esource() == ErrorSource::Upstream {
+                    ctx.failed(session, error);
+                }
+                refusal(error)
+            }
         };
         let answered = session.response_written().map(|it| it.status);
         let answered =
@@ -300,7 +348,7 @@ impl ProxyHttp for Requests {
         }
     }
 
-    async fn logging(&self, session: &mut Session, _: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         /// The client left before there was an answer; as nginx has it.
         const CLIENT_LEFT: u16 = 499;
         let code = match session.response_written() {
@@ -308,9 +356,20 @@ impl ProxyHttp for Requests {
             Some(answer) if !answer.status.is_informational() => answer.status.as_u16(),
             _ => CLIENT_LEFT,
         };
+        let took = ctx.begun.elapsed();
         let meter = self.meter(ctx);
-        self.metrics
-            .request(meter.map(|it| &**it), code, ctx.begun.elapsed());
+        self.metrics.request(meter.map(|it| &**it), code, took);
+        if let Some(ticket) = &ctx.ticket {
+            let classes = &ticket.notes().classes;
+            let classes = classes.get_or_init(|| self.metrics.classes(ticket.release()));
+            classes.count(code);
+            if error.is_none() && ctx.verdict == Verdict::Open && ctx.retry.has_answer() {
+                ticket.notes().streaks.well(ticket.instance());
+            }
+        }
+        if self.access_log.is_on() {
+            self.access_log.write(self.entry(session, ctx, code, took));
+        }
         let whole = session.is_body_done();
         if let Some(conn) = conn(session) {
             conn.over(whole);
@@ -335,7 +394,8 @@ impl ProxyHttp for Requests {
 
 impl Requests {
     /// Takes a ticket, and only then gives back the one before.
-    fn pick(&self, request: &RequestHeader, ctx: &mut Context) -> Result<(), Refusal> {
+    fn pick(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
+        let request = session.req_header();
         let ask = Ask {
             host: headers::host(request),
             path: request.uri.path(),
@@ -344,6 +404,14 @@ impl Requests {
         };
         match self.switch.pick(&ask) {
             Ok(ticket) => {
+                if let Some(conn) = conn(session) {
+                    conn.line().begin(ticket.group_key());
+                }
+                let before = ctx.ticket.as_ref().map(Ticket::group_key);
+                if before.is_some_and(|it| it != ticket.group_key()) {
+                    // Another release has it now: what is held against the one before is its own.
+                    ctx.verdict = Verdict::Open;
+                }
                 ctx.ticket = Some(ticket);
                 Ok(())
             }
@@ -352,6 +420,55 @@ impl Requests {
                 ctx.meter = Some(self.metrics.meter(&service));
                 Err(why.into())
             }
+        }
+    }
+
+    /// Finds out what kind of request this is, now that its answer begins.
+    fn classify(&self, session: &Session, answer: &ResponseHeader, ctx: &mut Context) {
+        let kind = match headers::kind(session.req_header(), answer) {
+            // It cannot be followed: it has no frames that are known.
+            Kind::WebSocket if !ctx.gated => Kind::Stream,
+            kind => kind,
+        };
+        let Some(ticket) = ctx.ticket.as_mut().filter(|_| kind != Kind::Request) else {
+            return;
+        };
+        if kind != Kind::Long && ctx.verdict == Verdict::Open {
+            // Its end may be far away, and says nothing.
+            ctx.verdict = Verdict::Given;
+            ticket.notes().streaks.well(ticket.instance());
+        }
+        if let Some(conn) = conn(session) {
+            conn.line().becomes(kind);
+        }
+        ticket.becomes(kind);
+    }
+
+    /// The line in the access log.
+    fn entry(&self, session: &Session, ctx: &Context, code: u16, took: Duration) -> Entry {
+        let request = session.req_header();
+        let ip = session.client_addr().and_then(|it| it.as_inet());
+        let sender = Sender {
+            ip: ip.map(|address| address.ip()),
+            trusted: &self.trusted,
+            id: ctx.id,
+        };
+        let release = ctx.ticket.as_ref().map(|it| it.release().clone());
+        Entry {
+            service: match &release {
+                Some(release) => Some(release.service.clone()),
+                None => ctx.meter.as_ref().map(|it| it.service().clone()),
+            },
+            release,
+            method: request.method.clone(),
+            path: request.uri.path().to_owned(),
+            status: code,
+            bytes: session.body_bytes_sent(),
+            took,
+            upstream: ctx.upstream,
+            request_id: headers::request_id(request, &sender),
+            retries: ctx.retries,
+            client: headers::client(request, &sender),
         }
     }
 
@@ -428,16 +545,70 @@ impl Requests {
 
 impl Context {
     /// A try has failed where the ticket is for. Says whether there is another instance to try.
-    fn failed_there(&mut self) -> Another {
+    fn failed_there(&mut self, session: &Session, error: &Error) -> Another {
         let Some(ticket) = &self.ticket else {
             return Another::No;
         };
+        let before = self.tried;
         self.tried.add(ticket);
         match ticket.has_untried(&self.tried) {
-            true => Another::Yes,
+            true => {
+                if !before.has(ticket) {
+                    let streaks = &ticket.notes().streaks;
+                    streaks.instance_failed(ticket.instance(), &in_words(session, error));
+                }
+                Another::Yes
+            }
             false => Another::No,
         }
     }
+
+    /// The request has failed at this release, or must be taken to have.
+    fn failed(&mut self, session: &Session, error: &Error) {
+        if self.verdict == Verdict::Open {
+            self.judge(&in_words(session, error));
+        }
+    }
+
+    /// Holds this request against the release, once.
+    fn judge(&mut self, what: &str) {
+        if let Some(ticket) = &self.ticket
+            && self.verdict == Verdict::Open
+        {
+            self.verdict = Verdict::Given;
+            let streaks = &ticket.notes().streaks;
+            streaks.pool.failed(what);
+            streaks.instance_failed(ticket.instance(), what);
+        }
+    }
+}
+
+/// Whether it is known what this request says about its release.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Given,
+}
+
+/// How long a request may fail to connect until that is held against the release. It is tried for
+/// longer; but whoever can help should know early, and a release that opens its socket again within
+/// the time has done nothing wrong.
+const DOUBT: Duration = Duration::from_millis(500);
+
+/// A failure as people say it.
+fn in_words(session: &Session, error: &Error) -> String {
+    use ErrorType as E;
+    let what = match error.etype() {
+        E::ConnectRefused => "connect refused",
+        E::ConnectTimedout => "connect timed out",
+        _ => match refusal(error) {
+            Some(Refusal::ConnectFailed) => "connect failed",
+            Some(Refusal::UpstreamInvalid) => "the answer is not HTTP",
+            _ => "connection closed before the end of the answer",
+        },
+    };
+    let request = session.req_header();
+    format!("{} {}: {what}", request.method, request.uri.path())
 }
 
 /// An instance, as pingora names it.

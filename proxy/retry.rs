@@ -145,6 +145,11 @@ impl Retry {
         since.elapsed() < patience
     }
 
+    /// How long connecting has failed, up to now.
+    pub(crate) fn has_failed_for(&self) -> Duration {
+        self.failing.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// A connection is there. Fails where it turns out to be none.
     pub(crate) fn connected(
         &mut self,
@@ -167,8 +172,14 @@ impl Retry {
             }
         } else if !reused && !self.alone {
             notes.opened();
+            notes.kept.opened(fd);
         }
         Ok(())
+    }
+
+    /// Whether the release has begun to answer.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.answered
     }
 
     /// The release has begun to answer.

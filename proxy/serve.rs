@@ -7,8 +7,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use hotctl_config::{IpNet, Timeouts};
@@ -24,8 +26,11 @@ use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+use crate::access::AccessLog;
 use crate::conn::{Conn, Limits};
 use crate::door::{Door, Order};
+use crate::drain::FAREWELL;
+use crate::lines::{End, Line, Lines};
 use crate::metrics::Metrics;
 use crate::request::Requests;
 use crate::switch::Switch;
@@ -39,6 +44,8 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// The threads of the runtime that it will run on.
     pub threads: NonZeroUsize,
+    /// Where a line for each request is written.
+    pub access_log: AccessLog,
 }
 
 /// What a listener is to do.
@@ -55,6 +62,7 @@ pub enum Stage {
 pub struct Proxy {
     app: Arc<HttpProxy<Requests>>,
     limits: Limits,
+    lines: Arc<Lines>,
     quiet: Arc<Quiet>,
 }
 
@@ -66,6 +74,7 @@ impl Proxy {
         const KEPT: usize = 2048;
 
         metrics.watch(&switch);
+        metrics.watch_access_log(&settings.access_log);
         // pingora's own timers have a thread that wakes up a hundred times a second for ever. They
         // pay where every read has a timeout; ours have none, and tokio's wake nobody.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
@@ -80,11 +89,13 @@ impl Proxy {
             header: settings.timeouts.header,
             idle: settings.timeouts.idle,
         };
+        let lines = switch.lines().clone();
         let requests = Requests {
             switch,
             metrics,
             trusted: settings.trusted_proxies,
             timeouts: settings.timeouts,
+            access_log: settings.access_log,
         };
         let mut app = HttpProxy::new(requests, Arc::new(conf));
         let mut options = HttpServerOptions::default();
@@ -95,6 +106,7 @@ impl Proxy {
         Self {
             app: Arc::new(app),
             limits,
+            lines,
             quiet: Arc::new(Quiet::new(settings.threads)),
         }
     }
@@ -161,12 +173,13 @@ impl Proxy {
         let (guest, mut bell) = door.enter();
         // Inside until the task is over: a request returns its ticket after its connection.
         let inside = guest.clone();
-        let conn = Conn::new(tcp, peer, self.limits, guest);
+        let line = self.lines.add();
+        let conn = Conn::new(tcp, peer, self.limits, line.clone(), guest);
         let talk = talk(self.app.clone(), conn, self.quiet.next());
         tokio::spawn(async move {
             let _inside = inside;
             let mut talk = std::pin::pin!(talk);
-            loop {
+            let end = loop {
                 tokio::select! {
                     biased;
                     () = &mut talk => return,
@@ -174,7 +187,12 @@ impl Proxy {
                     rung = bell.changed() => if rung.is_err() {
                         return;
                     },
+                    end = line.told() => break end,
                 }
+            };
+            tokio::select! {
+                () = finish(talk, &line, end) => {}
+                () = async { while bell.changed().await.is_ok() {} } => {}
             }
         });
     }
@@ -208,6 +226,30 @@ async fn talk(app: Arc<HttpProxy<Requests>>, conn: Conn, quiet: ShutdownWatch) {
         conn.rest();
         stream = conn;
     }
+}
+
+/// Lets a connection come to the end that it was told to: it looks at that when it is polled. What
+/// is still in the way then (it connects to a release, or waits for a client to read) goes with it.
+async fn finish(mut talk: Pin<&mut impl Future<Output = ()>>, line: &Line, end: End) {
+    /// Whether the connection is still there when both sides have said farewell.
+    enum Parted {
+        Gone,
+        Here,
+    }
+    /// For what needs nobody else.
+    const AT_ONCE: Duration = Duration::from_millis(100);
+    if let End::Close(_) = end {
+        let parted = std::future::poll_fn(|cx| match talk.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Parted::Gone),
+            Poll::Pending if line.is_parted() => Poll::Ready(Parted::Here),
+            Poll::Pending => Poll::Pending,
+        });
+        if let Ok(Parted::Gone) = tokio::time::timeout(FAREWELL, parted).await {
+            return;
+        }
+        line.hang_up();
+    }
+    let _ = tokio::time::timeout(AT_ONCE, talk).await;
 }
 
 /// What pingora watches for its own way of shutting down, which is not ours: it never comes.

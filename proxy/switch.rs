@@ -82,6 +82,9 @@ pub struct Switch {
     /// Each shard's own pointer to the routes.
     routes: Box<[Padded<RwLock<Arc<Routes>>>]>,
     control: Mutex<Control>,
+    /// The connections that requests come on.
+    #[cfg(feature = "serve")]
+    lines: Arc<crate::lines::Lines>,
 }
 
 impl Switch {
@@ -100,6 +103,8 @@ impl Switch {
                 services: HashMap::new(),
                 gone: Vec::new(),
             }),
+            #[cfg(feature = "serve")]
+            lines: Arc::default(),
         }
     }
 
@@ -152,6 +157,10 @@ impl Switch {
     /// Changes who serves a service. One atomic publication: once it has returned, no request can
     /// choose by the old split, and each that did is counted in the tickets of its pool.
     pub fn split(&self, service: &ServiceName, split: Split) -> Result<(), UnknownService> {
+        #[cfg(feature = "serve")]
+        split
+            .pools()
+            .for_each(|pool| pool.notes().attach(&self.lines));
         let handle = lock(&self.control).services.get(service).cloned();
         match handle {
             Some(handle) => {
@@ -181,14 +190,25 @@ impl Switch {
         services.flat_map(|service| service.pools()).collect()
     }
 
-    /// Waits until the requests of a pool are done, at most `within`; returns how many were still
-    /// open then. The pool must be out of every split, or it never ends before its time.
+    /// Waits until the requests of a pool are done; those that take longer than `drain` allows are
+    /// ended. Returns what was ended, by kind. The pool must be out of every split, or it never comes
+    /// to its end.
+    ///
+    /// At the end of its time a request is cut: its connection is reset, so that nobody takes half an
+    /// answer for a whole one. So is a stream; an answer of unknown length is a request until the time
+    /// for requests is over, and a stream from then on. A WebSocket gets a Close frame in both
+    /// directions, between two frames, and its ends have 3 s to answer. Streams and WebSockets end at
+    /// random times within `drain.spread` before their time is over, and never earlier.
+    ///
+    /// Dropped before it is done, it ends nothing more: what was told to end by then still does.
     #[cfg(feature = "serve")]
-    pub async fn retire(&self, pool: &Pool, within: std::time::Duration) -> usize {
-        match tokio::time::timeout(within, pool.drained()).await {
-            Ok(()) => 0,
-            Err(_) => pool.tickets(),
-        }
+    pub async fn retire(&self, pool: &Pool, drain: &hotctl_config::Drain) -> crate::Open {
+        crate::drain::drain(pool, drain).await
+    }
+
+    #[cfg(feature = "serve")]
+    pub(crate) fn lines(&self) -> &Arc<crate::lines::Lines> {
+        &self.lines
     }
 
     /// Finds the service, chooses the release and counts the request, in one step.

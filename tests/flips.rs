@@ -188,7 +188,7 @@ impl Socket {
 
 #[test]
 fn a_websocket_stays_with_its_release_and_no_deploy_waits_for_it() {
-    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain.requests = \"1h\"");
+    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain.websockets = \"1h\"");
     let first = daemon.deploy("v1", &[]);
     let mut socket = Socket::open(&daemon);
     assert_eq!(socket.socket.version, "v1");
@@ -219,12 +219,13 @@ fn a_websocket_stays_with_its_release_and_no_deploy_waits_for_it() {
 
 #[test]
 fn when_the_drain_time_is_over_what_is_open_is_cut_counted_and_shown() {
-    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain.requests = \"200ms\"");
+    let daemon =
+        Daemon::of_web("keep_warm = \"0s\"\ndrain.websockets = \"200ms\"\ndrain.spread = \"0s\"");
     daemon.deploy("v1", &[]);
     let mut socket = Socket::open(&daemon);
     let path = daemon.release("v2");
     let deployed = daemon.hotctl(["deploy", path.to_str().unwrap()]).exits(0);
-    deployed.says("1 request").says("drain.requests");
+    deployed.says("1 request").says("drain");
     eventually("the WebSocket is cut", || !socket.echoes());
     eventually("and counted", || {
         daemon.metric("hotctl_drain_cut_total", &["web"]) == 1.0
@@ -233,7 +234,7 @@ fn when_the_drain_time_is_over_what_is_open_is_cut_counted_and_shown() {
 
 #[test]
 fn several_releases_may_drain_but_not_any_number_of_them() {
-    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain.requests = \"1h\"");
+    let daemon = Daemon::of_web("keep_warm = \"0s\"\ndrain.websockets = \"1h\"");
     daemon.deploy("v0", &[]);
     let mut sockets = Vec::new();
     for number in 1..=4 {

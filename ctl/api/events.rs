@@ -90,7 +90,7 @@ pub enum Progress {
         release: ReleaseId,
         /// Since the flip.
         took_ms: f64,
-        /// How many were still open when `drain.requests` was over.
+        /// How many were ended because their `drain` was over.
         open: usize,
     },
     /// Traffic was taken back from the candidate.
@@ -169,7 +169,7 @@ pub struct Summary {
     /// command did not wait for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_ms: Option<f64>,
-    /// Requests of the old release still open when `drain.requests` was over.
+    /// Requests of the old release that were ended because their `drain` was over.
     pub open: usize,
     /// From the order to here.
     pub total_ms: f64,

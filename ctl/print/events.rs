@@ -52,7 +52,7 @@ pub fn event(progress: &Progress) -> Option<String> {
             took_ms,
             open,
         } => format!(
-            "{release} still has {open} request{} open after {} (drain.requests): cut when it stops",
+            "{release} had {open} request{} that did not end within its drain, {}: cut",
             plural(*open),
             time(*took_ms)
         ),

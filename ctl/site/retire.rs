@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hotctl_config::ReleaseId;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::process::Process;
+use hotctl_proxy::Open;
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -21,8 +23,8 @@ const MAX_DRAINING: usize = 3;
 #[derive(Debug, Clone, Copy)]
 pub struct Drained {
     pub took: Duration,
-    /// Requests still open when the time was over.
-    pub open: usize,
+    /// What was ended because its time was over.
+    pub open: Open,
 }
 
 impl Site {
@@ -35,7 +37,7 @@ impl Site {
             drop(inner);
             then(Drained {
                 took: Duration::ZERO,
-                open: 0,
+                open: Open::default(),
             });
             return;
         };
@@ -45,12 +47,9 @@ impl Site {
         let switching = self.means.traffic.switching(&self.name);
         let task = self.tasks.spawn(async move {
             let began = Instant::now();
-            let open = site
-                .means
-                .switch
-                .retire(&pool, site.config.drain.requests)
-                .await;
+            let open = site.means.switch.retire(&pool, &site.config.drain).await;
             let took = began.elapsed();
+            site.count_cut(pool.release(), open);
             site.means.metrics.drain(&site.name, took);
             drop(switching);
             // A retirement waits for this; that nobody does yet is no failure.
@@ -98,10 +97,11 @@ impl Site {
                 () = hurry.notified() => {}
             }
         }
-        let cut = pool.map_or(0, |pool| pool.tickets());
-        if cut > 0 {
-            warn!(%release, cut, "requests cut: drain.requests is over");
-            self.means.traffic.cut(&self.name, cut);
+        if let Some(pool) = pool {
+            // In a hurry, or never drained: nothing is left open on a process that is ended.
+            let cut = pool.cut_now().await;
+            self.count_cut(&release, cut);
+            pool.close_idle();
         }
         self.inner().draining.retain(|(slot, _)| *slot != at.slot);
         let process = {
@@ -125,6 +125,20 @@ impl Site {
             .await;
         if let Err(cause) = gone {
             error!(%release, %cause, "cannot record that a release is retired");
+        }
+        self.means.traffic.release_retired(&release);
+    }
+
+    /// Count what was ended because its time was over.
+    fn count_cut(&self, release: &ReleaseId, cut: Open) {
+        if cut != Open::default() {
+            let Open {
+                requests,
+                websockets,
+                streams,
+            } = cut;
+            warn!(%release, requests, websockets, streams, "cut: the time to drain is over");
+            self.means.traffic.cut(&self.name, &cut);
         }
     }
 

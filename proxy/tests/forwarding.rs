@@ -257,7 +257,8 @@ async fn requests_are_counted_where_they_are() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
     let pool = world.flip(&upstream);
-    let in_flight = "hotctl_requests_in_flight{release=\"web@1\",service=\"web\"}";
+    let in_flight =
+        "hotctl_requests_in_flight{kind=\"requests\",release=\"web@1\",service=\"web\"}";
     assert_eq!(world.metric(in_flight), 0.0);
     let mut client = world.connect().await;
     client.send(get("/slow?100")).await.unwrap();

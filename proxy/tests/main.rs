@@ -3,9 +3,12 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod closing;
+mod drains;
+mod evidence;
 mod flips;
 mod forwarding;
 mod instances;
+mod instruments;
 mod retries;
 mod streams;
 mod wire;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use hotctl_proxy::{Closed, Split};
+use hotctl_proxy::{Closed, Open, Split};
 use tokio::net::TcpListener;
 
 use crate::wire::{get, post};
-use crate::world::{Manners, Upstream, World, eventually, web};
+use crate::world::{Manners, Upstream, World, all, eventually, web};
 
 /// An address where nobody listens, and cannot by accident.
 async fn nowhere() -> (std::net::SocketAddr, tokio::net::TcpSocket) {
@@ -27,10 +27,9 @@ async fn a_request_that_cannot_connect_goes_to_the_release_that_comes_next() {
     eventually("it was tried twice", || world.metric(retries) >= 2.0).await;
     world.flip(&upstream);
     assert_eq!(client.answer("").await.unwrap().text(), "a 4");
-    assert_eq!(
-        world.switch.retire(&broken, Duration::from_secs(10)).await,
-        0
-    );
+    let limits = all(Duration::from_secs(10));
+    let cut = world.switch.retire(&broken, &limits).await;
+    assert_eq!(cut, Open::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]

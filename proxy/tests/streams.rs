@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use hotctl_proxy::Open;
+
 use crate::wire::{Wire, get};
-use crate::world::{Manners, Upstream, World, eventually};
+use crate::world::{Manners, Upstream, World, all, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn events_arrive_one_by_one() {
@@ -75,12 +77,14 @@ async fn a_stream_whose_client_left_does_not_hold_up_a_drain() {
     client.send(get("/events?2000")).await.unwrap();
     client.head().await.unwrap().unwrap();
     world.flip(&upstream);
-    assert_eq!(
-        world.switch.retire(&old, Duration::from_millis(50)).await,
-        1
-    );
-    drop(client);
-    assert_eq!(world.switch.retire(&old, Duration::from_secs(5)).await, 0);
+    let long = all(Duration::from_secs(60));
+    let retired = world.switch.retire(&old, &long);
+    let left = async {
+        eventually("it is a stream", || old.open().streams == 1).await;
+        drop(client);
+    };
+    let (cut, ()) = tokio::join!(retired, left);
+    assert_eq!(cut, Open::default());
 }
 
 #[tokio::test(flavor = "multi_thread")]

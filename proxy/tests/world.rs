@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use hotctl_config::{Address, ReleaseId, ServiceName, Slot, Timeouts};
-use hotctl_proxy::{Metrics, Pool, Proxy, Route, Settings, Split, Stage, Switch, Table};
+use hotctl_config::{Address, Drain, ReleaseId, ServiceName, Slot, Timeouts};
+use hotctl_proxy::{AccessLog, Metrics, Pool, Proxy, Route, Settings, Split, Stage, Switch, Table};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,6 +59,7 @@ impl From<&Upstream> for Address {
 #[derive(Default)]
 pub struct Seen {
     connections: AtomicUsize,
+    open: AtomicUsize,
     muted: AtomicUsize,
     heads: Mutex<Vec<Head>>,
     bodies: Mutex<Vec<String>>,
@@ -92,7 +93,9 @@ impl Upstream {
                 seen.connections.fetch_add(1, Ordering::SeqCst);
                 let (name, seen) = (name.clone(), seen.clone());
                 tokio::spawn(async move {
+                    seen.open.fetch_add(1, Ordering::SeqCst);
                     let _ = serve(wire, &name, manners, &seen).await;
+                    seen.open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -101,6 +104,11 @@ impl Upstream {
 
     pub fn connections(&self) -> usize {
         self.seen.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.seen.open.load(Ordering::SeqCst)
     }
 
     /// The heads of all requests.
@@ -162,6 +170,21 @@ async fn serve(mut wire: Wire, name: &str, manners: Manners, seen: &Seen) -> io:
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
                 wire.send("0\r\n\r\n").await?;
+            }
+            // A byte each 5 ms, as many as asked for, of a length that is not said.
+            "/drip" => {
+                wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                    .await?;
+                for _ in 0..query {
+                    wire.send("1\r\n.\r\n").await?;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                wire.send("0\r\n\r\n").await?;
+            }
+            // That status, and nothing else.
+            "/status" => {
+                wire.send(format!("HTTP/1.1 {query} Any\r\nContent-Length: 0\r\n\r\n"))
+                    .await?;
             }
             // Two halves of an answer of known length, the second when the client has said so.
             "/halves" => {
@@ -275,6 +298,7 @@ impl World {
             trusted_proxies: vec![],
             timeouts: Timeouts::default(),
             threads: SHARDS,
+            access_log: AccessLog::default(),
         };
         change(&mut settings);
         let proxy = Proxy::new(switch.clone(), metrics.clone(), settings);
@@ -331,6 +355,17 @@ impl World {
             .unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series));
         line.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+}
+
+/// As much time for each kind of request, to the end.
+pub fn all(within: Duration) -> Drain {
+    Drain {
+        requests: within,
+        websockets: within,
+        streams: within,
+        spread: Duration::ZERO,
+        ..Drain::default()
     }
 }
 
