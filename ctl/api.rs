@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use events::{EventLine, EventsQuery, Missing, Noted, Progress, Summary};
-pub use record::Verb;
+pub use record::{DeploymentRecord, HistoryQuery, Outcome, PhaseTook, Verb};
 
 /// The query of `PUT /v1/services/NAME/releases`; the body is the file, or a tar of the folder.
 #[derive(Debug, Serialize, Deserialize, IntoParams)]
@@ -56,6 +56,30 @@ pub struct DeployRequest {
     /// Also if nothing changed.
     #[serde(default)]
     pub force: bool,
+    /// Refuse rather than wait for a deployment that is under way.
+    #[serde(default)]
+    pub no_wait: bool,
+}
+
+/// The body of `POST /v1/services/NAME/rollback`, which may be left out.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackRequest {
+    /// The number of the release to go to; default: the one before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u32>,
+    /// Refuse rather than wait for a deployment that is under way.
+    #[serde(default)]
+    pub no_wait: bool,
+}
+
+/// The body of `POST /v1/services/NAME/restart`, `…/start` and `…/stop`, which may be left out.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OrderRequest {
+    /// Refuse rather than wait for a deployment that is under way.
+    #[serde(default)]
+    pub no_wait: bool,
 }
 
 /// The body of an answer that is not 2xx.

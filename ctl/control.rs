@@ -30,15 +30,17 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{
-    CancelQuery, DeployRequest, DeploymentStatus, EventLine, EventsQuery, LogsQuery, Progress, Put,
-    PutQuery, ReleaseLine, RunningRelease, ServiceStatus, Status, UploadKind,
+    CancelQuery, DeployRequest, DeploymentRecord, DeploymentStatus, EventLine, EventsQuery,
+    HistoryQuery, LogsQuery, OrderRequest, Progress, Put, PutQuery, ReleaseLine, RollbackRequest,
+    RunningRelease, ServiceStatus, Status, UploadKind,
 };
 use crate::client;
 use crate::follow;
+use crate::history::History;
 use crate::journal::Journal;
 use crate::openapi;
-use crate::refused::{self, Path, Query, Refused};
-use crate::service::{Order, Unchanged, Which, Wish};
+use crate::refused::{self, BodyOrDefault, Path, Query, Refused};
+use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::Site;
 use crate::teller::Teller;
 use crate::who::{Giver, Via, Who};
@@ -58,6 +60,7 @@ pub struct House {
 #[derive(Debug, Clone)]
 pub struct Resident {
     pub site: Arc<Site>,
+    pub history: Arc<History>,
     /// Eight orders may lie unread; a sender waits for its place.
     pub orders: mpsc::Sender<Order>,
 }
@@ -77,7 +80,8 @@ pub fn routes() -> OpenApiRouter<Arc<House>> {
         .routes(routes!(status))
         .routes(routes!(events))
         .routes(routes!(put_release, releases))
-        .routes(routes!(deploy, cancel))
+        .routes(routes!(deploy, cancel, deployments))
+        .routes(routes!(deployment))
         .routes(routes!(rollback))
         .routes(routes!(stop))
         .routes(routes!(start))
@@ -222,22 +226,26 @@ async fn deploy(
             Unchanged::Nothing
         },
     };
-    order(resident, by, wish).await
+    order(resident, by, wish, if_busy(request.no_wait)).await
 }
 
-/// Go back to the release before.
+/// Go back to the release before, or to an earlier one.
 #[utoipa::path(
     post,
     path = "/v1/services/{service}/rollback",
     params(("service" = ServiceName, Path, description = "The service")),
+    request_body = Option<RollbackRequest>,
     responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
 )]
 async fn rollback(
     State(house): State<Arc<House>>,
     Path(service): Path<ServiceName>,
     by: Giver,
+    BodyOrDefault(request): BodyOrDefault<RollbackRequest>,
 ) -> Result<Response, Refused> {
-    order(house.resident(&service)?, by, Wish::Rollback).await
+    let wish = Wish::Rollback { to: request.to };
+    let resident = house.resident(&service)?;
+    order(resident, by, wish, if_busy(request.no_wait)).await
 }
 
 /// Take the service out of service.
@@ -245,14 +253,17 @@ async fn rollback(
     post,
     path = "/v1/services/{service}/stop",
     params(("service" = ServiceName, Path, description = "The service")),
+    request_body = Option<OrderRequest>,
     responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
 )]
 async fn stop(
     State(house): State<Arc<House>>,
     Path(service): Path<ServiceName>,
     by: Giver,
+    BodyOrDefault(request): BodyOrDefault<OrderRequest>,
 ) -> Result<Response, Refused> {
-    order(house.resident(&service)?, by, Wish::Stop).await
+    let resident = house.resident(&service)?;
+    order(resident, by, Wish::Stop, if_busy(request.no_wait)).await
 }
 
 /// Start what was stopped.
@@ -260,14 +271,17 @@ async fn stop(
     post,
     path = "/v1/services/{service}/start",
     params(("service" = ServiceName, Path, description = "The service")),
+    request_body = Option<OrderRequest>,
     responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
 )]
 async fn start(
     State(house): State<Arc<House>>,
     Path(service): Path<ServiceName>,
     by: Giver,
+    BodyOrDefault(request): BodyOrDefault<OrderRequest>,
 ) -> Result<Response, Refused> {
-    order(house.resident(&service)?, by, Wish::Start).await
+    let resident = house.resident(&service)?;
+    order(resident, by, Wish::Start, if_busy(request.no_wait)).await
 }
 
 /// Replace its processes by fresh ones of the same release.
@@ -275,14 +289,17 @@ async fn start(
     post,
     path = "/v1/services/{service}/restart",
     params(("service" = ServiceName, Path, description = "The service")),
+    request_body = Option<OrderRequest>,
     responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
 )]
 async fn restart(
     State(house): State<Arc<House>>,
     Path(service): Path<ServiceName>,
     by: Giver,
+    BodyOrDefault(request): BodyOrDefault<OrderRequest>,
 ) -> Result<Response, Refused> {
-    order(house.resident(&service)?, by, Wish::Restart).await
+    let resident = house.resident(&service)?;
+    order(resident, by, Wish::Restart, if_busy(request.no_wait)).await
 }
 
 /// End a deployment; what is live stays.
@@ -306,12 +323,26 @@ async fn cancel(
         CancelQuery { waiting: true, .. } => Which::Waiting,
         _ => Which::Any,
     };
-    order(house.resident(&service)?, by, Wish::Cancel(which)).await
+    let resident = house.resident(&service)?;
+    order(resident, by, Wish::Cancel(which), IfBusy::Wait).await
+}
+
+fn if_busy(no_wait: bool) -> IfBusy {
+    if no_wait {
+        IfBusy::Refuse
+    } else {
+        IfBusy::Wait
+    }
 }
 
 /// Put a wish into the mailbox; what becomes of it is streamed back, a line of JSON an event. The
 /// order stands whether or not anybody reads them.
-async fn order(resident: &Resident, by: Giver, wish: Wish) -> Result<Response, Refused> {
+async fn order(
+    resident: &Resident,
+    by: Giver,
+    wish: Wish,
+    if_busy: IfBusy,
+) -> Result<Response, Refused> {
     let (tell, progress) = Teller::new(
         wish.verb(),
         by,
@@ -320,7 +351,11 @@ async fn order(resident: &Resident, by: Giver, wish: Wish) -> Result<Response, R
     );
     resident
         .orders
-        .send(Order { wish, tell })
+        .send(Order {
+            wish,
+            if_busy,
+            tell,
+        })
         .await
         .map_err(|_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "hotctl is ending"))?;
     let lines = stream::unfold(progress, |mut progress| async move {
@@ -371,6 +406,47 @@ async fn releases(
         role: role(*number),
     });
     Ok(Json(lines.collect()))
+}
+
+/// The deployments that are remembered, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{service}/deployments",
+    params(("service" = ServiceName, Path, description = "The service"), HistoryQuery),
+    responses((status = 200, body = Vec<DeploymentRecord>), Refused)
+)]
+async fn deployments(
+    State(house): State<Arc<House>>,
+    Path(service): Path<ServiceName>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Vec<DeploymentRecord>>, Refused> {
+    let history = &house.resident(&service)?.history;
+    Ok(Json(history.newest(query.limit.unwrap_or(usize::MAX))))
+}
+
+/// One deployment.
+#[utoipa::path(
+    get,
+    path = "/v1/services/{service}/deployments/{number}",
+    params(
+        ("service" = ServiceName, Path, description = "The service"),
+        ("number" = u32, Path, description = "The deployment"),
+    ),
+    responses((status = 200, body = DeploymentRecord), Refused)
+)]
+async fn deployment(
+    State(house): State<Arc<House>>,
+    Path((service, number)): Path<(ServiceName, u32)>,
+) -> Result<Json<DeploymentRecord>, Refused> {
+    let history = &house.resident(&service)?.history;
+    let record = history.get(number).ok_or_else(|| {
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            format!("{service}: no record of a deployment {number}"),
+        )
+        .hint(format!("`hotctl history {service}` lists what is kept"))
+    })?;
+    Ok(Json(record))
 }
 
 /// What its processes wrote.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hotctl_config::file::{Admin, Config, Listen};
+use hotctl_config::names::ServiceName;
 use hotctl_deploy::ports::Ports;
 use hotctl_proxy::{AccessLog, Proxy, Route, Settings, Stage, Switch, Table};
 use prometheus::Registry;
@@ -26,6 +27,7 @@ use crate::api::Noted;
 use crate::cli::{Places, Serve};
 use crate::control::{self, House, Resident};
 use crate::fault::Fault;
+use crate::history::History;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::places::{self, Whereabouts};
@@ -185,20 +187,28 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     for (name, service) in &config.services {
         let (tell_exits, exits) = mpsc::channel(16);
         let (site, interrupted) = Site::open(name, service, &means, tell_exits)?;
-        if let Some(deployment) = interrupted {
+        if let Some(deployment) = &interrupted {
             info!(service = %name, deployment = deployment.number, became = %deployment.phase,
                 "a deployment was under way when hotctl ended");
         }
+        let history = history_of(&means, name)?;
+        history.end_interrupted(interrupted.as_ref());
         start_live(&site).await;
         let (orders, mailbox) = mpsc::channel(8);
         services.spawn(service::run(
             site.clone(),
+            history.clone(),
             mailbox,
             exits,
             stop_services.clone(),
         ));
         probers.spawn(site.clone().keep_probing());
-        residents.insert(name.clone(), Resident { site, orders });
+        let resident = Resident {
+            site,
+            history,
+            orders,
+        };
+        residents.insert(name.clone(), resident);
     }
 
     let (stage, stages) = watch::channel(Stage::Serving);
@@ -300,6 +310,16 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     means.journal.flush().await;
     info!("ended");
     Ok(())
+}
+
+/// The deployments of a service so far.
+fn history_of(means: &Means, service: &ServiceName) -> Result<Arc<History>, Fault> {
+    let folder = means.state.service(service);
+    let history = History::open(&folder, service).map_err(|cause| {
+        Fault::config(format!("state {}: history.json: {cause}", folder.display()))
+            .hint("mend its permissions, or move it away")
+    })?;
+    Ok(Arc::new(history))
 }
 
 /// Start again what was live when the last daemon ended. Traffic goes there at once: until the app

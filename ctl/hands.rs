@@ -271,6 +271,7 @@ impl Clone for DeployHands {
 impl Hands for DeployHands {
     async fn record(&self, deployment: &Deployment) -> io::Result<()> {
         self.phase_begins(&deployment.phase);
+        self.tell.phase(deployment);
         if let Phase::Reverting(why) = &deployment.phase {
             self.tell.tell(Progress::Reverting {
                 release: self.to.release_of(&self.site.name),

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hotctl_config::names::ServiceName;
@@ -17,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::error;
 
 use crate::api::Noted;
+use crate::history::now_ms;
 use files::Files;
 
 /// Lines kept in memory. More than may be on their way to the file, so that what is not here is
@@ -274,13 +274,6 @@ async fn write(files: Arc<Files>, mut jobs: mpsc::Receiver<Job>) {
             let _ = done.send(());
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-    })
 }
 
 #[cfg(test)]

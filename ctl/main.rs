@@ -13,6 +13,7 @@ mod doctor;
 mod fault;
 mod follow;
 mod hands;
+mod history;
 mod journal;
 mod log;
 mod metrics;

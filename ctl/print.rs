@@ -171,6 +171,7 @@ pub fn failure(why: &Why) -> Fault {
         hint: why.hint.clone(),
         exit: match why.kind {
             Kind::Superseded => Exit::Superseded,
+            Kind::Busy => Exit::Busy,
             _ => Exit::Failed,
         },
     }

@@ -2,11 +2,13 @@
 //! is not 2xx, whoever refuses, a handler or the framework. Knows no order and no service.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
-use axum::extract::{FromRequest, FromRequestParts};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use hotctl_deploy::refused::Refused as NotTaken;
+use serde::de::DeserializeOwned;
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder, Responses, ResponsesBuilder};
 
 use crate::api::Refusal;
@@ -22,6 +24,27 @@ pub struct Refused {
 #[derive(Debug, FromRequest)]
 #[from_request(via(axum::Json), rejection(Refused))]
 pub struct Body<T>(pub T);
+
+/// A body of JSON that may be left out: then everything in it has its default.
+#[derive(Debug)]
+pub struct BodyOrDefault<T>(pub T);
+
+impl<S: Send + Sync, T: Default + DeserializeOwned> FromRequest<S> for BodyOrDefault<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let body = Bytes::from_request(request, state).await?;
+        match body.trim_ascii() {
+            b"" | b"null" => Ok(Self(T::default())),
+            body => {
+                let read = serde_json::from_slice(body).map_err(|cause| {
+                    Refused::new(StatusCode::UNPROCESSABLE_ENTITY, format!("body: {cause}"))
+                })?;
+                Ok(Self(read))
+            }
+        }
+    }
+}
 
 /// The query of the address.
 #[derive(Debug, FromRequestParts)]
@@ -98,6 +121,7 @@ macro_rules! from_rejection {
     };
 }
 
+from_rejection!(BytesRejection, "body");
 from_rejection!(JsonRejection, "body");
 from_rejection!(QueryRejection, "query");
 from_rejection!(PathRejection, "path");

@@ -2,12 +2,15 @@
 //! deployment runs at a time, the newest order waits its turn. Decides what happens when; how it
 //! is done is the driver's and the site's.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod accept;
+mod cancel;
 
-use hotctl_config::names::{Digest, Slot};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hotctl_config::names::{Digest, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
-use hotctl_deploy::ledger::{Release, Traffic};
+use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Event, Ladder, Phase};
 use hotctl_deploy::process::Exit;
 use hotctl_deploy::queue::Queue;
@@ -15,18 +18,31 @@ use hotctl_deploy::why::{Kind, Why};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::api::{Progress, Verb};
+use crate::api::{Noted, Outcome, Progress, Verb};
 use crate::hands::DeployHands;
+use crate::history::History;
 use crate::site::{Keep, Site};
 use crate::teller::Teller;
+use accept::Waiting;
 
 /// What somebody wants of a service, and where to tell what becomes of it.
 #[derive(Debug)]
 pub struct Order {
     pub wish: Wish,
+    pub if_busy: IfBusy,
     pub tell: Teller,
+}
+
+/// What to do with an order while a deployment is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfBusy {
+    /// It waits its turn.
+    Wait,
+    /// It is refused.
+    Refuse,
 }
 
 /// The wishes there are.
@@ -40,8 +56,8 @@ pub enum Wish {
         name: String,
         unchanged: Unchanged,
     },
-    /// Go back to the release before.
-    Rollback,
+    /// Go back to that release, or to the one before.
+    Rollback { to: Option<u32> },
     /// Take it out of service.
     Stop,
     /// Start what was stopped.
@@ -57,7 +73,7 @@ impl Wish {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Deploy { .. } => Verb::Deploy,
-            Self::Rollback => Verb::Rollback,
+            Self::Rollback { .. } => Verb::Rollback,
             Self::Stop => Verb::Stop,
             Self::Start => Verb::Start,
             Self::Restart => Verb::Restart,
@@ -71,7 +87,7 @@ impl Wish {
 pub enum Which {
     /// Whatever is under way, and whatever waits.
     Any,
-    /// The one of this number, if it is under way.
+    /// The one of this number.
     Number(u32),
     /// The one that waits.
     Waiting,
@@ -89,12 +105,15 @@ pub enum Unchanged {
 /// Run the task of one service until `stop`.
 pub async fn run(
     site: Arc<Site>,
+    history: Arc<History>,
     mut orders: mpsc::Receiver<Order>,
     mut exits: mpsc::Receiver<(Slot, Exit)>,
     stop: CancellationToken,
 ) {
+    let writing = AbortOnDropHandle::new(tokio::spawn(history.clone().keep_writing()));
     let mut desk = Desk {
         site,
+        history: history.clone(),
         active: None,
         queue: Queue::default(),
     };
@@ -106,25 +125,18 @@ pub async fn run(
             () = stop.cancelled() => break,
         }
     }
-    if let Some(active) = desk.active.take() {
-        active.driver.abort();
-        active.tell.tell(Progress::Failed {
-            release: Some(active.to),
-            live: None,
-            why: Why::new(
-                Kind::Interrupted,
-                "hotctl ended while the deployment was under way",
-            ),
-        });
-    }
+    desk.close();
     desk.site.stop_everything().await;
+    drop(writing);
+    history.write().await;
 }
 
 /// Where orders are received and deployments watched.
 struct Desk {
     site: Arc<Site>,
+    history: Arc<History>,
     active: Option<Active>,
-    queue: Queue<Order>,
+    queue: Queue<Waiting>,
 }
 
 /// The deployment under way.
@@ -133,7 +145,7 @@ struct Active {
     /// An operator's word to it. Four may lie unread: a fifth says nothing new.
     events: mpsc::Sender<Event>,
     number: u32,
-    to: hotctl_config::names::ReleaseId,
+    to: ReleaseId,
     slot: Slot,
     tell: Teller,
     /// Ends the hold of the last step; remembered until then.
@@ -158,67 +170,51 @@ async fn ended(active: &mut Option<Active>) -> Deployment {
 
 impl Desk {
     async fn receive(&mut self, order: Order) {
+        if let Wish::Cancel(which) = order.wish {
+            return self.cancel(which, order).await;
+        }
+        if order.if_busy == IfBusy::Refuse
+            && let Some(why) = self.busy()
+        {
+            return self.refuse(&order.tell, why);
+        }
         match (&order.wish, &self.active) {
-            (_, None) => self.begin(order).await,
-            (Wish::Rollback, Some(active)) => {
-                active.say(Event::Failed(Why::new(
-                    Kind::RolledBack,
-                    "rolled back by an operator",
-                )));
-                self.against(order);
-            }
-            (Wish::Cancel(which), Some(active)) => {
-                let why = || Why::new(Kind::Cancelled, "cancelled by an operator");
-                let under_way = match which {
-                    Which::Any => true,
-                    Which::Number(number) => *number == active.number,
-                    Which::Waiting => false,
-                };
-                if under_way {
-                    active.say(Event::Failed(why()));
-                }
-                if matches!(which, Which::Any | Which::Waiting)
-                    && let Some(waiting) = self.queue.take()
-                {
-                    self.refuse(&waiting.tell, why());
-                }
-                if under_way {
-                    self.against(order);
-                } else {
-                    order.tell.tell(Progress::Done {
-                        text: format!("{}: cancelled", self.site.name),
-                    });
-                }
-            }
+            (Wish::Stop, None) => self.stop(&order.tell).await,
             (Wish::Stop, Some(active)) => {
                 // What has gone live stays the release to start again; what has not is given up.
-                let warm = self.site.ledger().deployment.is_some_and(|d| d.is_warm());
-                if !warm {
+                if !self.is_warm() {
                     let why = Why::new(Kind::Cancelled, "the service is being stopped");
                     active.say(Event::Failed(why));
                 }
-                self.wait(order);
+                self.wait(Waiting::Stop(order.tell)).await;
             }
-            (Wish::Deploy { .. } | Wish::Start | Wish::Restart, Some(active)) => {
-                let warm = self.site.ledger().deployment.filter(Deployment::is_warm);
-                match warm {
-                    Some(d)
-                        if self.queue.waiting().is_none()
-                            && self.is_same(&order.wish, d.to.release) =>
-                    {
-                        order.tell.tell(Progress::Unchanged {
-                            release: active.to.clone(),
-                        });
-                        return;
-                    }
-                    Some(_) => {}
-                    None => order.tell.tell(Progress::Queued {
-                        behind: active.to.clone(),
-                    }),
-                }
-                self.wait(order);
+            (Wish::Rollback { to }, Some(active)) if self.takes_back(*to) => {
+                let by = &order.tell.by().who;
+                active.say(Event::Failed(Why::new(
+                    Kind::RolledBack,
+                    format!("rolled back by {by}"),
+                )));
+                self.against(order);
             }
+            _ => self.deployment(order).await,
         }
+    }
+
+    /// Whether a rollback to that release is to end the deployment under way badly: its target is
+    /// what was live when that began.
+    fn takes_back(&self, to: Option<u32>) -> bool {
+        let ledger = self.site.ledger();
+        let from = ledger.deployment.and_then(|d| d.from);
+        match to {
+            None => true,
+            Some(to) => from.or(ledger.live).is_some_and(|from| from.release == to),
+        }
+    }
+
+    /// Whether the deployment under way only keeps the old release warm.
+    fn is_warm(&self) -> bool {
+        let ledger = self.site.ledger();
+        ledger.deployment.is_some_and(|d| d.is_warm())
     }
 
     /// The order is answered when the deployment under way has ended.
@@ -228,107 +224,22 @@ impl Desk {
         }
     }
 
-    fn wait(&mut self, order: Order) {
-        if let Some(active) = &self.active {
-            // A hold that only keeps the old release warm gives way, now or when it begins.
-            active.hurry.notify_one();
-        }
-        if let Some(older) = self.queue.wait(order) {
-            self.refuse(
-                &older.tell,
-                Why::new(Kind::Superseded, "superseded by a newer order"),
-            );
-        }
-    }
-
-    /// Whether a wish is to deploy what this release is already.
-    fn is_same(&self, wish: &Wish, number: u32) -> bool {
-        let Wish::Deploy {
-            digest,
-            args,
-            unchanged: Unchanged::Nothing,
-            ..
-        } = wish
-        else {
-            return false;
-        };
-        let ledger = self.site.ledger();
-        let release = ledger.releases.get(&number);
-        release.is_some_and(|release| release.digest == *digest && release.args == *args)
-    }
-
-    /// Begin what it asks for; nothing is under way.
-    async fn begin(&mut self, order: Order) {
-        let ledger = self.site.ledger();
-        let Order { wish, tell } = order;
-        let up = ledger.live.filter(|live| self.site.runs(*live));
-        if let Some(live) = up
-            && self.is_same(&wish, live.release)
-        {
-            tell.tell(Progress::Unchanged {
-                release: ledger.id(live.release),
-            });
-            return;
-        }
-        match wish {
-            Wish::Deploy {
-                digest, args, name, ..
-            } => {
-                let release = Release {
-                    digest,
-                    args,
-                    name,
-                    created_ms: now_ms(),
-                    proved: false,
-                    environment: None,
-                };
-                let number = self.site.note(|ledger| ledger.add(release));
-                self.deploy(number, tell);
-            }
-            Wish::Rollback => match ledger.back() {
-                Some(number) => self.deploy(number, tell),
-                None => self.refuse(
-                    &tell,
-                    Why::new(
-                        Kind::NoRelease,
-                        "there is no release before this one to go back to",
-                    )
-                    .hint(format!("hotctl releases {}", self.site.name)),
-                ),
-            },
-            Wish::Start => match (up, ledger.live.map(|live| live.release).or(ledger.stopped)) {
-                (Some(live), _) => tell.tell(Progress::Unchanged {
-                    release: ledger.id(live.release),
-                }),
-                (None, Some(number)) => self.deploy(number, tell),
-                (None, None) => self.refuse(&tell, nothing_deployed(&self.site)),
-            },
-            Wish::Restart => match (ledger.live.map(|live| live.release), ledger.stopped) {
-                (Some(number), _) | (None, Some(number)) => self.deploy(number, tell),
-                (None, None) => self.refuse(&tell, nothing_deployed(&self.site)),
-            },
-            Wish::Stop => self.stop(&tell).await,
-            Wish::Cancel(_) => tell.tell(Progress::Done {
-                text: format!("{}: no deployment is under way", self.site.name),
-            }),
-        }
-    }
-
     /// The one path: start, prove, flip, drain, stop.
-    fn deploy(&mut self, release: u32, tell: Teller) {
+    fn deploy(&mut self, number: u32, release: u32, tell: Teller) {
         let keep_warm = self.site.config.keep_warm;
         let deployment = self.site.note(|ledger| {
             // With nobody live there is nobody to keep warm.
             let hold = ledger.live.map_or(Duration::ZERO, |_| keep_warm);
-            ledger.begin(release, Ladder::blue_green(hold))
+            ledger.begin_ordered(number, release, Ladder::blue_green(hold))
         });
         let to = deployment.to.release_of(&self.site.name);
-        info!(release = %to, deployment = deployment.number, "deployment begins");
+        info!(release = %to, deployment = number, by = %tell.by().who, "deployment begins");
+        tell.begins(&deployment);
         let (events, heard) = mpsc::channel(4);
         let hurry = Arc::new(Notify::new());
         let hands = DeployHands::new(&self.site, &deployment, tell.clone(), hurry.clone());
         self.active = Some(Active {
-            number: deployment.number,
+            number,
             slot: deployment.to.slot,
             driver: tokio::spawn(drive(deployment, Arc::new(hands), heard)),
             events,
@@ -395,6 +306,7 @@ impl Desk {
             }
             Some(why) => {
                 warn!(%release, reason = %why.kind, %why, "deployment failed");
+                self.note_flip_back(&active, why);
                 self.site.retire(deployment.to);
                 active.tell.tell(Progress::Failed {
                     release: Some(release.clone()),
@@ -414,7 +326,7 @@ impl Desk {
                     },
                 }),
                 // It went live in the same instant: to roll back is a deployment of its own now.
-                (Wish::Rollback, false) => again.push(order),
+                (Wish::Rollback { .. }, false) => again.push(order),
                 (_, false) => self.refuse(
                     &order.tell,
                     Why::new(Kind::Cancelled, format!("{release} is live already"))
@@ -456,7 +368,51 @@ impl Desk {
         });
     }
 
-    fn live(&self) -> Option<hotctl_config::names::ReleaseId> {
+    /// A release that had everything lost it again, and nobody asked for that.
+    fn note_flip_back(&self, active: &Active, why: &Why) {
+        let asked = matches!(why.kind, Kind::RolledBack | Kind::Cancelled);
+        let record = self.history.get(active.number);
+        let was_live = record.is_some_and(|record| record.result == Outcome::Live);
+        if let (true, false, Some(live)) = (was_live, asked, self.live()) {
+            self.site.means.journal.note(
+                Some(&self.site.name),
+                Noted::FlipBack {
+                    from: active.to.clone(),
+                    to: live,
+                    why: why.clone(),
+                },
+            );
+        }
+    }
+
+    /// The daemon ends: nothing more becomes of what is under way.
+    fn close(&mut self) {
+        let warm = self.is_warm();
+        if let Some(active) = self.active.take() {
+            active.driver.abort();
+            active.tell.tell(if warm {
+                Progress::Settled {
+                    release: active.to,
+                    deployment: active.number,
+                }
+            } else {
+                Progress::Failed {
+                    release: Some(active.to),
+                    live: self.live(),
+                    why: Why::new(
+                        Kind::Interrupted,
+                        "hotctl ended while the deployment was under way",
+                    ),
+                }
+            });
+        }
+        if let Some(waiting) = self.queue.take() {
+            let why = "hotctl ended before its turn came";
+            self.give_up(waiting, Why::new(Kind::Interrupted, why));
+        }
+    }
+
+    fn live(&self) -> Option<ReleaseId> {
         let ledger = self.site.ledger();
         ledger.live.map(|live| ledger.id(live.release))
     }
@@ -467,20 +423,4 @@ impl Active {
         // Full: it has been told already. Closed: it has ended, and `settle` follows.
         let _ = self.events.try_send(event);
     }
-}
-
-fn nothing_deployed(site: &Site) -> Why {
-    Why::new(
-        Kind::NoRelease,
-        format!("{}: nothing is deployed", site.name),
-    )
-    .hint("hotctl deploy PATH")
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-        })
 }

@@ -14,6 +14,8 @@ use crate::places;
 
 /// The version of the record's shape; a later one is refused rather than guessed at.
 const SCHEMA: u32 = 1;
+/// The record's file in the service's folder.
+const RECORD: &str = "record.json";
 
 /// A record as it stands in its file.
 #[derive(Serialize, Deserialize)]
@@ -111,26 +113,35 @@ impl StateFolder {
     /// # Errors
     /// If any of it fails; the record before is whole then.
     pub fn save(&self, ledger: &Ledger) -> io::Result<()> {
-        let path = self.record(&ledger.service);
-        let folder = self.service(&ledger.service);
-        fs::create_dir_all(&folder)?;
-        let mut file = tempfile::Builder::new()
-            .prefix(".record-")
-            .tempfile_in(&folder)?;
         let record = Record {
             schema: SCHEMA,
             ledger: ledger.clone(),
         };
-        serde_json::to_writer(&mut file, &record)?;
-        file.write_all(b"\n")?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        File::open(&folder)?.sync_all()
+        let folder = self.service(&ledger.service);
+        write_whole(&folder, RECORD, &record)
     }
 
     fn record(&self, name: &ServiceName) -> PathBuf {
-        self.service(name).join("record.json")
+        self.service(name).join(RECORD)
     }
+}
+
+/// Write a file of a folder as JSON: beside it, to the disk, then over it by rename.
+///
+/// # Errors
+/// If any of it fails; what was there before is whole then.
+pub fn write_whole(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".record-")
+        .tempfile_in(folder)?;
+    // Whole first: the writer of JSON would make a system call for each word.
+    let mut text = serde_json::to_vec(value)?;
+    text.push(b'\n');
+    file.write_all(&text)?;
+    file.as_file().sync_all()?;
+    file.persist(folder.join(name))?;
+    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 use hotctl_config::names::ServiceName;
 use tokio::sync::mpsc;
 
+use hotctl_deploy::machine::Deployment;
+
 use crate::api::{Noted, Progress, Verb};
+use crate::history::Scribe;
 use crate::journal::Journal;
 use crate::who::Giver;
 
@@ -37,6 +40,8 @@ struct Told {
     /// Gone with the last line.
     to: Option<mpsc::Sender<Progress>>,
     settled: Settled,
+    /// From when it is a deployment of its own.
+    scribe: Option<Scribe>,
 }
 
 /// A deployment may settle before the old release has given its last answer; it is told after that.
@@ -65,6 +70,7 @@ impl Teller {
             told: Mutex::new(Told {
                 to: Some(send),
                 settled: Settled::BeforeSummary,
+                scribe: None,
             }),
         };
         (Self(Arc::new(story)), receive)
@@ -90,6 +96,35 @@ impl Teller {
         }
     }
 
+    /// From now on what is told is written into the record of a deployment, too.
+    pub fn record_with(&self, scribe: Scribe) {
+        self.0.told().scribe = Some(scribe);
+    }
+
+    /// The deployment's turn has come.
+    pub fn begins(&self, deployment: &Deployment) {
+        if let Some(scribe) = &self.0.told().scribe {
+            scribe.begins(deployment);
+        }
+    }
+
+    /// The deployment enters a phase.
+    pub fn phase(&self, deployment: &Deployment) {
+        if let Some(scribe) = &self.0.told().scribe {
+            scribe.phase(deployment);
+        }
+    }
+
+    /// What was asked for.
+    pub fn verb(&self) -> Verb {
+        self.0.verb
+    }
+
+    /// Who asked.
+    pub fn by(&self) -> &Giver {
+        &self.0.by
+    }
+
     /// Since the order was given.
     pub fn elapsed(&self) -> Duration {
         self.0.ordered.elapsed()
@@ -101,6 +136,16 @@ impl Story {
         let Some(sender) = &told.to else { return };
         self.journal
             .note(Some(&self.service), self.as_noted(&progress));
+        if let Some(scribe) = &told.scribe {
+            match &progress {
+                Progress::Flipped { .. } => scribe.live(),
+                Progress::Summary(summary) => scribe.summary(summary),
+                Progress::Settled { .. } => scribe.ends(None),
+                Progress::Failed { why, .. } => scribe.ends(Some(why)),
+                Progress::Unchanged { .. } => scribe.unchanged(),
+                _ => {}
+            }
+        }
         let last = progress.is_last();
         let often = matches!(progress, Progress::Waiting { .. });
         if !often || sender.capacity() > RESERVED {

@@ -47,7 +47,6 @@ impl Who {
     }
 
     /// The user that this process runs as.
-    #[cfg(test)]
     pub fn ourselves() -> Self {
         let uid = rustix::process::geteuid().as_raw();
         Self {
@@ -63,7 +62,6 @@ impl fmt::Display for Who {
     }
 }
 
-#[cfg(test)]
 impl Giver {
     /// The daemon itself.
     pub fn daemon() -> Self {

@@ -25,6 +25,9 @@ pub struct Ledger {
     pub stopped: Option<u32>,
     /// The deployment under way.
     pub deployment: Option<Deployment>,
+    /// The release of an order that waits for its turn.
+    #[serde(default)]
+    pub waiting: Option<u32>,
     /// What is being drained and stopped, oldest first.
     pub retiring: Vec<Placement>,
     /// The last number given to a release, a slot and a deployment.
@@ -91,6 +94,7 @@ impl Ledger {
             previous: None,
             stopped: None,
             deployment: None,
+            waiting: None,
             retiring: Vec::new(),
             last: Last::default(),
         }
@@ -103,13 +107,35 @@ impl Ledger {
         self.last.release
     }
 
-    /// Begin a deployment of a release that is in the ledger, in a fresh slot. Nothing runs yet.
-    pub fn begin(&mut self, release: u32, ladder: Ladder) -> Deployment {
-        self.last.slot += 1;
+    /// Number a new deployment, which may wait for its turn.
+    pub fn order(&mut self) -> u32 {
         self.last.deployment += 1;
+        self.last.deployment
+    }
+
+    /// A release whose order ended before its turn came leaves again; its number is not given twice.
+    pub fn withdraw(&mut self, number: u32) {
+        if self.waiting == Some(number) {
+            self.waiting = None;
+        }
+        let unproved = self.releases.get(&number).is_some_and(|r| !r.proved);
+        if unproved && !self.needed().contains(&number) {
+            self.releases.remove(&number);
+        }
+    }
+
+    /// Order and begin in one: see [`Ledger::begin_ordered`].
+    pub fn begin(&mut self, release: u32, ladder: Ladder) -> Deployment {
+        let number = self.order();
+        self.begin_ordered(number, release, ladder)
+    }
+
+    /// Begin a deployment of a release that is in the ledger, in a fresh slot. Nothing runs yet.
+    pub fn begin_ordered(&mut self, number: u32, release: u32, ladder: Ladder) -> Deployment {
+        self.last.slot += 1;
         Deployment {
             service: self.service.clone(),
-            number: self.last.deployment,
+            number,
             from: self.live,
             to: Placement {
                 release,
@@ -201,6 +227,10 @@ impl Ledger {
             self.record(deployment);
         }
         self.retiring.clear();
+        // An order that waited has ended with the daemon.
+        if let Some(release) = self.waiting {
+            self.withdraw(release);
+        }
         ended
     }
 
@@ -213,6 +243,36 @@ impl Ledger {
         }
     }
 
+    /// What a rollback to that release, or to the one before, goes to.
+    ///
+    /// # Errors
+    /// Why there is nothing to go back to, and what else there is.
+    pub fn back_to(&self, wanted: Option<u32>) -> Result<u32, Why> {
+        let Some(number) = wanted else {
+            return self.back().ok_or_else(|| {
+                Why::new(
+                    Kind::NoRelease,
+                    "there is no release before this one to go back to",
+                )
+                .hint(format!("hotctl releases {}", self.service))
+            });
+        };
+        let id = self.id(number);
+        let reason = match self.releases.get(&number) {
+            Some(release) if release.proved => return Ok(number),
+            Some(_) => format!("{id}: has never been live until it settled"),
+            None => format!("{id}: is not stored"),
+        };
+        let proved = self.releases.iter().filter(|(_, release)| release.proved);
+        let names: Vec<String> = proved.map(|(n, _)| self.id(*n).to_string()).collect();
+        Err(
+            Why::new(Kind::NoRelease, reason).hint(match names.as_slice() {
+                [] => "none of the stored releases has been live: hotctl deploy PATH".to_owned(),
+                names => format!("one of: {}", names.join(", ")),
+            }),
+        )
+    }
+
     /// The full name of a release.
     pub fn id(&self, number: u32) -> ReleaseId {
         ReleaseId {
@@ -221,8 +281,8 @@ impl Ledger {
         }
     }
 
-    /// The releases that something still needs: live, candidate, warm, draining, previous, and what
-    /// a stopped service will start.
+    /// The releases that something still needs: live, candidate, warm, draining, previous, what a
+    /// stopped service will start, and what waits for its turn.
     pub fn needed(&self) -> BTreeSet<u32> {
         let deployment = self.deployment.iter().flat_map(|d| {
             [Some(d.to.release), d.from.map(|p| p.release)]
@@ -236,6 +296,7 @@ impl Ledger {
             .chain(deployment)
             .chain(self.previous)
             .chain(self.stopped)
+            .chain(self.waiting)
             .collect()
     }
 

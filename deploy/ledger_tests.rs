@@ -256,3 +256,47 @@ fn each_rollback_leads_further_back_and_never_to_what_was_left() {
     done(&mut ledger, number);
     assert_eq!(ledger.back(), Some(1));
 }
+
+#[test]
+fn an_order_that_waited_leaves_the_ledger_again_and_its_numbers_are_not_given_twice() {
+    let mut ledger = with_live();
+    let number = ledger.add(release());
+    let deployment = ledger.order();
+    ledger.waiting = Some(number);
+    assert!(ledger.prune(1).is_empty(), "what waits is kept");
+    ledger.withdraw(number);
+    assert_eq!((ledger.waiting, ledger.releases.len()), (None, 1));
+    assert_eq!(ledger.add(release()), number + 1);
+    assert_eq!(ledger.order(), deployment + 1);
+    ledger.waiting = Some(1);
+    ledger.withdraw(1);
+    assert!(
+        ledger.releases.contains_key(&1),
+        "what was live stays stored"
+    );
+}
+
+#[test]
+fn an_order_that_waited_ends_with_the_daemon() {
+    let mut ledger = with_live();
+    let number = ledger.add(release());
+    ledger.waiting = Some(number);
+    assert_eq!(ledger.interrupted(), None);
+    assert_eq!(
+        (ledger.waiting, ledger.releases.contains_key(&number)),
+        (None, false)
+    );
+}
+
+#[test]
+fn one_goes_back_only_to_what_has_been_live_and_is_told_to_what() {
+    let mut ledger = with_live();
+    let broken = ledger.add(release());
+    assert_eq!(ledger.back_to(Some(1)), Ok(1));
+    let never = ledger.back_to(Some(broken)).unwrap_err();
+    assert_eq!(never.text, "web@2: has never been live until it settled");
+    assert_eq!(never.hint.as_deref(), Some("one of: web@1"));
+    let gone = ledger.back_to(Some(9)).unwrap_err();
+    assert_eq!(gone.text, "web@9: is not stored");
+    assert_eq!(ledger.back_to(None).unwrap_err().kind, Kind::NoRelease);
+}

@@ -72,13 +72,15 @@ pub enum Kind {
     RolledBack,
     /// A newer order took its place in the queue.
     Superseded,
+    /// Another one is under way, and the order was not to wait for it.
+    Busy,
     /// The daemon ended while it was under way.
     Interrupted,
 }
 
 impl Kind {
     /// Every kind, so that a metric can exist before its first failure.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Exited,
         Self::NotHealthy,
         Self::WrongPort,
@@ -90,6 +92,7 @@ impl Kind {
         Self::Cancelled,
         Self::RolledBack,
         Self::Superseded,
+        Self::Busy,
         Self::Interrupted,
     ];
 
@@ -107,6 +110,7 @@ impl Kind {
             Self::Cancelled => "cancelled",
             Self::RolledBack => "rolled_back",
             Self::Superseded => "superseded",
+            Self::Busy => "busy",
             Self::Interrupted => "interrupted",
         }
     }

@@ -57,6 +57,9 @@ pub struct Deploy {
     /// Deploy even if content and arguments are the same as what is live
     #[arg(long)]
     pub force: bool,
+    /// Refuse, with exit 4, rather than wait for a deployment that is under way
+    #[arg(long)]
+    pub no_wait: bool,
     /// What to wait for: `live` = until traffic has flipped, `drained` = until the old release has
     /// answered its last request too, `settled` = until it is not kept warm any more
     #[arg(long, value_name = "STATE", default_value = "drained")]

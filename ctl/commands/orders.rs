@@ -63,6 +63,7 @@ pub async fn deploy(
         args: asked.args.clone(),
         name: Some(packed.name),
         force: asked.force,
+        no_wait: asked.no_wait,
     };
     let deployments = format!("{service}/deployments");
     let answer = client.order(Method::POST, &deployments, &request).await?;
@@ -114,6 +115,7 @@ async fn follow(
         .map_err(|cause| Fault::failed(format!("signals: {cause}")))?;
     let mut lines = Lines::of(answer);
     let mut flipped = false;
+    let mut interrupted = false;
     let mut number = None;
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -127,14 +129,10 @@ async fn follow(
                 match cancel {
                     Some(path) if !flipped => {
                         paper.note("cancelling");
-                        // Only what is ours: what another began goes on.
-                        let ours = CancelQuery {
-                            number,
-                            waiting: number.is_none(),
-                        };
-                        let path = with_query(path, &ours)?;
-                        // Its end comes with the events of the order itself.
-                        drop(client.order(Method::DELETE, &path, &()).await?);
+                        interrupted = true;
+                        if let Some(number) = number {
+                            cancel_ours(client, path, number).await?;
+                        }
                     }
                     _ => {
                         paper.note("the order goes on; `hotctl status` shows it");
@@ -156,7 +154,12 @@ async fn follow(
         })?;
         paper.print(&progress, &line)?;
         match &progress {
-            Progress::Starting { deployment, .. } => number = Some(*deployment),
+            Progress::Ordered { deployment, .. } => {
+                number = Some(*deployment);
+                if let (true, Some(path)) = (interrupted, cancel) {
+                    cancel_ours(client, path, *deployment).await?;
+                }
+            }
             Progress::Flipped { .. } => {
                 flipped = true;
                 if wait == Wait::Live {
@@ -169,4 +172,15 @@ async fn follow(
             _ => {}
         }
     }
+}
+
+/// Only what is ours: what another began goes on. Its end comes with the events of the order itself.
+async fn cancel_ours(client: &Client, path: &str, number: u32) -> Result<(), Fault> {
+    let ours = CancelQuery {
+        number: Some(number),
+        waiting: false,
+    };
+    let path = with_query(path, &ours)?;
+    drop(client.order(Method::DELETE, &path, &()).await?);
+    Ok(())
 }

@@ -1,0 +1,331 @@
+//! The deployments of one service, from order to end: kept in memory for readers, and on disk for
+//! the next daemon. A disk that cannot be written holds up no deployment. Knows records; what leads
+//! to them is the service's.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use hotctl_config::names::ServiceName;
+use hotctl_deploy::machine::{Deployment, Phase};
+use hotctl_deploy::why::{Kind, Why};
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+use tracing::{error, warn};
+
+use crate::api::{DeploymentRecord, Outcome, PhaseTook, Summary, Verb};
+use crate::store;
+use crate::teller::ms;
+use crate::who::Giver;
+
+/// How many records are kept; older ones are forgotten.
+const KEPT: usize = 200;
+/// The version of the file's shape; a later one is put aside rather than guessed at.
+const SCHEMA: u32 = 1;
+const FILE: &str = "history.json";
+
+/// The records of a service.
+#[derive(Debug)]
+pub struct History {
+    service: ServiceName,
+    folder: PathBuf,
+    records: Mutex<VecDeque<DeploymentRecord>>,
+    /// There is something to write.
+    changed: Notify,
+}
+
+/// The file.
+#[derive(Serialize, Deserialize)]
+struct Kept<'a> {
+    schema: u32,
+    /// Oldest first.
+    #[serde(borrow)]
+    deployments: std::borrow::Cow<'a, [DeploymentRecord]>,
+}
+
+impl History {
+    /// Read the history that a service's folder holds. One that cannot be understood is put aside
+    /// and told; a new one begins.
+    ///
+    /// # Errors
+    /// If it is there and can neither be read nor put aside.
+    pub fn open(folder: &Path, service: &ServiceName) -> io::Result<Self> {
+        let path = folder.join(FILE);
+        let records = match fs::read(&path) {
+            Ok(text) => match understood(&text) {
+                Ok(records) => records,
+                Err(reason) => {
+                    let aside = folder.join(format!("history.damaged-{}.json", now_ms()));
+                    fs::rename(&path, &aside)?;
+                    error!(%service, %reason, aside = %aside.display(),
+                        "the history of deployments cannot be read: it is put aside, and a new one begins");
+                    VecDeque::new()
+                }
+            },
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => VecDeque::new(),
+            Err(cause) => return Err(cause),
+        };
+        Ok(Self {
+            service: service.clone(),
+            folder: folder.to_owned(),
+            records: Mutex::new(records),
+            changed: Notify::new(),
+        })
+    }
+
+    /// What was under way when the last daemon ended came to its end with it; `interrupted` is what
+    /// the ledger says of it.
+    pub fn end_interrupted(&self, interrupted: Option<&Deployment>) {
+        if let Some(deployment) = interrupted
+            && self.get(deployment.number).is_none()
+        {
+            // Its record was not written any more.
+            self.add(DeploymentRecord {
+                from: deployment.from.map(|from| from.release_of(&self.service)),
+                ..record(
+                    deployment.number,
+                    Verb::Deploy,
+                    &Giver::daemon(),
+                    deployment.to.release_of(&self.service),
+                )
+            });
+        }
+        let mut records = self.records();
+        for record in records
+            .iter_mut()
+            .filter(|record| record.ended_ms.is_none())
+        {
+            let ended = interrupted.filter(|deployment| deployment.number == record.number);
+            match ended.map(|deployment| &deployment.phase) {
+                Some(Phase::Done) => record.result = Outcome::Live,
+                Some(Phase::Failed(why)) => end(record, why),
+                // Live already, or never begun: the ledger has nothing more to say.
+                _ if record.result == Outcome::Live => {}
+                _ => end(
+                    record,
+                    &Why::new(Kind::Interrupted, "hotctl ended before the deployment did"),
+                ),
+            }
+            record.ended_ms = Some(now_ms());
+        }
+        drop(records);
+        self.changed.notify_one();
+    }
+
+    /// A deployment is ordered.
+    pub fn add(&self, record: DeploymentRecord) {
+        let mut records = self.records();
+        if records.len() == KEPT {
+            records.pop_front();
+        }
+        records.push_back(record);
+        drop(records);
+        self.changed.notify_one();
+    }
+
+    /// Newest first, at most so many.
+    pub fn newest(&self, limit: usize) -> Vec<DeploymentRecord> {
+        self.records().iter().rev().take(limit).cloned().collect()
+    }
+
+    /// The record of one deployment, if it is kept.
+    pub fn get(&self, number: u32) -> Option<DeploymentRecord> {
+        let records = self.records();
+        records
+            .iter()
+            .find(|record| record.number == number)
+            .cloned()
+    }
+
+    /// Write what changes until it is dropped. A write that fails is told, and tried again with the
+    /// next change.
+    pub async fn keep_writing(self: Arc<Self>) {
+        loop {
+            self.changed.notified().await;
+            self.write().await;
+        }
+    }
+
+    /// Write it now.
+    pub async fn write(self: &Arc<Self>) {
+        let history = self.clone();
+        let written = tokio::task::spawn_blocking(move || {
+            let records: Vec<DeploymentRecord> = history.records().iter().cloned().collect();
+            let kept = Kept {
+                schema: SCHEMA,
+                deployments: records.into(),
+            };
+            store::write_whole(&history.folder, FILE, &kept)
+        });
+        if let Err(cause) = written.await.unwrap_or_else(|join| Err(join.into())) {
+            warn!(service = %self.service, %cause, "the history of deployments cannot be written");
+        }
+    }
+
+    fn change(&self, number: u32, change: impl FnOnce(&mut DeploymentRecord)) {
+        let mut records = self.records();
+        // None: two hundred later ones have been ordered meanwhile.
+        if let Some(record) = records.iter_mut().rev().find(|r| r.number == number) {
+            change(record);
+        }
+    }
+
+    fn records(&self) -> MutexGuard<'_, VecDeque<DeploymentRecord>> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the record of one deployment as it goes on; a cheap handle.
+#[derive(Debug, Clone)]
+pub struct Scribe {
+    history: Arc<History>,
+    number: u32,
+    /// The phase that goes on, since when.
+    phase: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Scribe {
+    /// For a deployment that has just been ordered.
+    pub fn new(history: &Arc<History>, record: DeploymentRecord) -> Self {
+        let number = record.number;
+        history.add(record);
+        Self {
+            history: history.clone(),
+            number,
+            phase: Arc::default(),
+        }
+    }
+
+    /// Its turn has come.
+    pub fn begins(&self, deployment: &Deployment) {
+        let service = &self.history.service;
+        self.history.change(self.number, |record| {
+            record.started_ms = Some(now_ms());
+            record.result = Outcome::UnderWay;
+            record.from = deployment.from.map(|from| from.release_of(service));
+            record.to = deployment.to.release_of(service);
+        });
+        self.history.changed.notify_one();
+    }
+
+    /// It enters a phase, and with it leaves the one before.
+    pub fn phase(&self, deployment: &Deployment) {
+        let name = match &deployment.phase {
+            Phase::Starting => Some("starting"),
+            Phase::Step(_) if deployment.is_warm() => Some("warm"),
+            Phase::Step(_) => Some("step"),
+            Phase::Reverting(_) => Some("reverting"),
+            Phase::Done | Phase::Failed(_) => None,
+        };
+        let now = name.map(|_| Instant::now());
+        let before = {
+            let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *phase, now)
+        };
+        self.history.change(self.number, |record| {
+            if let (Some(began), Some(last)) = (before, record.phases.last_mut()) {
+                last.took_ms = Some(ms(began.elapsed()));
+            }
+            record.phases.extend(name.map(|name| PhaseTook {
+                phase: name.to_owned(),
+                began_ms: now_ms(),
+                took_ms: None,
+            }));
+        });
+    }
+
+    /// Traffic has flipped to it.
+    pub fn live(&self) {
+        self.history
+            .change(self.number, |record| record.result = Outcome::Live);
+        self.history.changed.notify_one();
+    }
+
+    /// The old release has given its last answer.
+    pub fn summary(&self, summary: &Summary) {
+        self.history
+            .change(self.number, |record| record.summary = Some(summary.clone()));
+        self.history.changed.notify_one();
+    }
+
+    /// Nothing more will become of it: it failed, for this reason, or stays live.
+    pub fn ends(&self, failed: Option<&Why>) {
+        self.history.change(self.number, |record| {
+            record.ended_ms = Some(now_ms());
+            if let Some(why) = failed {
+                end(record, why);
+            }
+        });
+        self.history.changed.notify_one();
+    }
+
+    /// What it asked for was live already when its turn came.
+    pub fn unchanged(&self) {
+        self.history.change(self.number, |record| {
+            record.ended_ms = Some(now_ms());
+            record.result = Outcome::Unchanged;
+        });
+        self.history.changed.notify_one();
+    }
+}
+
+/// The record of a deployment that is ordered now.
+pub fn record(
+    number: u32,
+    verb: Verb,
+    by: &Giver,
+    to: hotctl_config::names::ReleaseId,
+) -> DeploymentRecord {
+    DeploymentRecord {
+        number,
+        service: to.service.clone(),
+        verb,
+        by: by.clone(),
+        ordered_ms: now_ms(),
+        started_ms: None,
+        ended_ms: None,
+        from: None,
+        to,
+        phases: Vec::new(),
+        result: Outcome::Queued,
+        why: None,
+        summary: None,
+    }
+}
+
+fn end(record: &mut DeploymentRecord, why: &Why) {
+    record.result = match (record.result, why.kind) {
+        (Outcome::Live, _) => Outcome::FlippedBack,
+        (_, Kind::Cancelled | Kind::RolledBack) => Outcome::Cancelled,
+        (_, Kind::Superseded) => Outcome::Superseded,
+        (_, Kind::Interrupted) => Outcome::Interrupted,
+        _ => Outcome::Failed,
+    };
+    record.why = Some(why.clone());
+}
+
+fn understood(text: &[u8]) -> Result<VecDeque<DeploymentRecord>, String> {
+    let kept: Kept<'_> = serde_json::from_slice(text).map_err(|cause| cause.to_string())?;
+    if kept.schema != SCHEMA {
+        return Err(format!(
+            "schema {}, this hotctl reads {SCHEMA}",
+            kept.schema
+        ));
+    }
+    Ok(kept.deployments.into_owned().into())
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;

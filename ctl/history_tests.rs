@@ -1,0 +1,127 @@
+//! What a record says after all that can become of a deployment, and what the next daemon reads.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::time::Duration;
+
+use hotctl_deploy::ledger::{Ledger, Release};
+use hotctl_deploy::machine::Ladder;
+
+use super::*;
+
+fn web() -> ServiceName {
+    "web".parse().unwrap()
+}
+
+fn deployment() -> Deployment {
+    let mut ledger = Ledger::new(web());
+    let release = ledger.add(Release {
+        digest: "00".repeat(32).parse().unwrap(),
+        args: Vec::new(),
+        name: "app".into(),
+        created_ms: 0,
+        proved: false,
+        environment: None,
+    });
+    ledger.begin(release, Ladder::blue_green(Duration::from_secs(60)))
+}
+
+fn ordered(history: &Arc<History>, number: u32) -> Scribe {
+    let to = "web@1".parse().unwrap();
+    Scribe::new(history, record(number, Verb::Deploy, &Giver::daemon(), to))
+}
+
+fn climbed(scribe: &Scribe) {
+    let mut deployment = deployment();
+    scribe.begins(&deployment);
+    scribe.phase(&deployment);
+    deployment.phase = Phase::Step(0);
+    scribe.phase(&deployment);
+    scribe.live();
+}
+
+#[tokio::test]
+async fn the_next_daemon_reads_what_this_one_wrote() {
+    let temp = tempfile::tempdir().unwrap();
+    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    for number in 1..=KEPT as u32 + 5 {
+        ordered(&history, number).ends(Some(&Why::new(Kind::Superseded, "superseded by web@9")));
+    }
+    history.write().await;
+    let next = History::open(temp.path(), &web()).unwrap();
+    assert_eq!(next.newest(usize::MAX), history.newest(usize::MAX));
+    let newest = next.newest(2);
+    assert_eq!((newest[0].number, newest[1].number), (205, 204));
+    assert_eq!(newest[0].result, Outcome::Superseded);
+    assert_eq!(next.newest(usize::MAX).len(), KEPT);
+    assert_eq!(next.get(5), None);
+}
+
+#[test]
+fn what_cannot_be_understood_is_put_aside_and_not_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    fs::write(temp.path().join(FILE), "{\"schema\":99,\"deployments\":[]}").unwrap();
+    let history = History::open(temp.path(), &web()).unwrap();
+    assert_eq!(history.newest(9), []);
+    let mut names = fs::read_dir(temp.path()).unwrap();
+    let name = names.next().unwrap().unwrap().file_name();
+    assert!(
+        name.to_string_lossy().starts_with("history.damaged-"),
+        "{name:?}"
+    );
+}
+
+#[test]
+fn a_deployment_that_flips_back_was_live_and_says_why_it_is_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let scribe = ordered(&history, 1);
+    climbed(&scribe);
+    assert_eq!(history.get(1).unwrap().result, Outcome::Live);
+    let why = Why::new(Kind::Exited, "web@1: ended after the flip");
+    let mut deployment = deployment();
+    deployment.phase = Phase::Reverting(why.clone());
+    scribe.phase(&deployment);
+    deployment.phase = Phase::Failed(why.clone());
+    scribe.phase(&deployment);
+    scribe.ends(Some(&why));
+    let record = history.get(1).unwrap();
+    assert_eq!(record.result, Outcome::FlippedBack);
+    assert_eq!(record.why, Some(why));
+    let phases: Vec<&str> = record.phases.iter().map(|p| p.phase.as_str()).collect();
+    assert_eq!(phases, ["starting", "warm", "reverting"]);
+    assert!(record.phases.iter().all(|phase| phase.took_ms.is_some()));
+    assert!(record.ended_ms >= record.started_ms && record.started_ms.is_some());
+}
+
+#[test]
+fn what_was_under_way_when_the_daemon_ended_is_ended_by_the_next() {
+    let temp = tempfile::tempdir().unwrap();
+    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    climbed(&ordered(&history, 1));
+    ordered(&history, 2).begins(&deployment());
+    let _waits = ordered(&history, 3);
+    let mut interrupted = deployment();
+    interrupted.number = 1;
+    interrupted.phase = Phase::Done;
+    history.end_interrupted(Some(&interrupted));
+    let results = history.newest(9).into_iter().map(|record| record.result);
+    let expected = [Outcome::Interrupted, Outcome::Interrupted, Outcome::Live];
+    assert_eq!(results.collect::<Vec<_>>(), expected);
+    assert!(
+        history
+            .newest(9)
+            .iter()
+            .all(|record| record.ended_ms.is_some())
+    );
+}
+
+#[test]
+fn an_interrupted_deployment_without_a_record_gets_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let mut interrupted = deployment();
+    let why = Why::new(Kind::Interrupted, "hotctl ended");
+    interrupted.phase = Phase::Failed(why);
+    history.end_interrupted(Some(&interrupted));
+    assert_eq!(history.get(1).unwrap().result, Outcome::Interrupted);
+}
