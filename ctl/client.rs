@@ -46,7 +46,13 @@ impl Client {
                 // given what we upload.
                 Ok(stream) => match stream.peer_cred().map(|peer| peer.uid()) {
                     Ok(uid) if uid == own || uid == 0 || own == 0 => return Self::at(socket),
-                    Ok(uid) => causes.push(format!("{}: belongs to user {uid}", socket.display())),
+                    // A daemon of another user, in a place where only that one, or root, could put
+                    // its socket: a group may be let in there.
+                    Ok(uid) if places::is_kept_by(socket, uid) => return Self::at(socket),
+                    Ok(uid) => causes.push(format!(
+                        "{}: belongs to user {uid}, in a place that others can write to",
+                        socket.display()
+                    )),
                     Err(cause) => causes.push(format!("{}: {cause}", socket.display())),
                 },
                 Err(cause) => causes.push(format!("{}: {}", socket.display(), brief(&cause))),

@@ -42,6 +42,7 @@ use crate::openapi;
 use crate::refused::{self, BodyOrDefault, Path, Query, Refused};
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::Site;
+use crate::socket::Callers;
 use crate::teller::Teller;
 use crate::who::{Giver, Via, Who};
 
@@ -52,6 +53,7 @@ pub struct House {
     pub listen: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub state: PathBuf,
+    pub callers: Callers,
     pub since: Instant,
     pub journal: Journal,
 }
@@ -70,7 +72,7 @@ pub fn router(house: Arc<House>) -> Router {
     Router::from(routes())
         .fallback(Refused::no_such_path)
         .method_not_allowed_fallback(Refused::no_such_method)
-        .layer(middleware::from_fn(only_ourselves))
+        .layer(middleware::from_fn_with_state(house.clone(), only_who_may))
         .with_state(house)
 }
 
@@ -121,16 +123,18 @@ impl Connected<IncomingStream<'_, UnixListener>> for Caller {
     }
 }
 
-/// Whoever steers hotctl can run code as its user: only that user and root may.
-async fn only_ourselves(
+/// Whoever steers hotctl can run code as its user: only that user and root may, and the group that
+/// the configuration names.
+async fn only_who_may(
+    State(house): State<Arc<House>>,
     ConnectInfo(caller): ConnectInfo<Caller>,
     request: Request,
     next: Next,
 ) -> Response {
-    let own = rustix::process::geteuid().as_raw();
     match caller.uid {
-        Some(uid) if uid == own || uid == 0 => next.run(request).await,
+        Some(uid) if house.callers.include(uid) => next.run(request).await,
         uid => {
+            let own = Who::ourselves();
             warn!(?uid, "refused a caller of the control socket");
             Refused::new(
                 StatusCode::FORBIDDEN,

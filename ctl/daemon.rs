@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +32,9 @@ use crate::metrics::Metrics;
 use crate::places::{self, Whereabouts};
 use crate::service;
 use crate::site::{Means, Site};
+use crate::socket::{Callers, Named, Socket};
 use crate::store::StateFolder;
+use crate::who::Who;
 use crate::{admin, log};
 
 /// Where `serve` listens if neither file nor flag says so.
@@ -99,6 +100,7 @@ struct Booted {
     admin: Option<TcpListener>,
     control: UnixListener,
     socket: Socket,
+    callers: Callers,
     means: Arc<Means>,
     registry: Registry,
     threads: NonZeroUsize,
@@ -110,7 +112,7 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
     let socket = places.socket.clone().unwrap_or_else(|| here.socket());
     let state = places.state.clone().unwrap_or_else(|| here.state());
     places::check_socket_path(&socket)?;
-    let state = StateFolder::open(&absolute(&state)?)?;
+    let state = StateFolder::open(&absolute(&state, "state")?)?;
     let journal = Journal::open(state.root()).map_err(|cause| {
         Fault::config(format!(
             "state {}: events.ndjson: {cause}",
@@ -127,7 +129,13 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
         Admin::At(address) => Some(bind(address, "admin")?),
         Admin::Off => None,
     };
-    let (socket, control) = Socket::bind(&socket, places.socket.is_some())?;
+    let named = if places.socket.is_some() {
+        Named::ByOperator
+    } else {
+        Named::ByDefault
+    };
+    let callers = Callers::of(&config.control)?;
+    let (socket, control) = Socket::bind(&absolute(&socket, "socket")?, named, &callers)?;
     let registry = Registry::new();
     let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
     let switch = Arc::new(Switch::new(threads));
@@ -156,6 +164,7 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
         admin,
         control,
         socket,
+        callers,
         means,
         registry,
         threads,
@@ -169,6 +178,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
         admin,
         control,
         socket,
+        callers,
         means,
         registry,
         threads,
@@ -237,6 +247,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
         listen: listen.clone(),
         admin: admin.as_ref().map(local).transpose()?,
         state: means.state.root().to_owned(),
+        callers: callers.clone(),
         since: Instant::now(),
         journal: means.journal.clone(),
     });
@@ -270,8 +281,14 @@ async fn run(booted: Booted) -> Result<(), Fault> {
         let _ = axum::serve(control, app).await;
     }));
     let shown: Vec<String> = listen.iter().map(ToString::to_string).collect();
-    info!(listen = %shown.join(" "), control = %socket.path.display(), state = %means.state.root().display(),
+    info!(listen = %shown.join(" "), control = %socket.path().display(), state = %means.state.root().display(),
         "hotctl {} serves", env!("CARGO_PKG_VERSION"));
+    if let Callers::Group { name, .. } = &callers {
+        info!(
+            "members of group {name} may steer this hotctl, and with it run code as user {}",
+            Who::ourselves()
+        );
+    }
     means.journal.note(
         None,
         Noted::DaemonStarted {
@@ -388,98 +405,7 @@ fn local(listener: &TcpListener) -> Result<SocketAddr, Fault> {
         .map_err(|cause| Fault::failed(format!("listener: {cause}")))
 }
 
-fn absolute(path: &Path) -> Result<PathBuf, Fault> {
+fn absolute(path: &Path, what: &str) -> Result<PathBuf, Fault> {
     std::path::absolute(path)
-        .map_err(|cause| Fault::config(format!("state {}: {cause}", path.display())))
-}
-
-/// The control socket's file; removed when the daemon ends.
-struct Socket {
-    path: PathBuf,
-    /// Held as long as the socket is ours, so that nobody takes it for stale.
-    _lock: std::fs::File,
-}
-
-impl Socket {
-    fn bind(path: &Path, named: bool) -> Result<(Self, UnixListener), Fault> {
-        let path = absolute(path)?;
-        let fault = |cause: io::Error| {
-            Fault::config(format!("socket {}: {}", path.display(), reason(&cause)))
-                .hint("choose another with --socket")
-        };
-        if let Some(folder) = path.parent() {
-            // A folder that was named and is there may be shared on purpose.
-            if named && folder.exists() {
-                check_private(folder)?;
-            } else {
-                places::private_folder(folder, "socket")?;
-            }
-        }
-        let mut lock_path = path.clone().into_os_string();
-        lock_path.push(".lock");
-        let lock = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(fault)?;
-        if lock.try_lock().is_err() {
-            return Err(Fault::config(format!(
-                "socket {}: another hotctl serves here",
-                path.display()
-            ))
-            .hint("stop it first, or choose another with --socket and --state"));
-        }
-        match std::fs::symlink_metadata(&path) {
-            // With the lock ours, whoever bound it is gone.
-            Ok(meta) if meta.file_type().is_socket() => {
-                std::fs::remove_file(&path).map_err(fault)?;
-            }
-            Ok(_) => {
-                return Err(Fault::config(format!(
-                    "socket {}: a file that is no socket is in its place",
-                    path.display()
-                ))
-                .hint("move it away, or choose another with --socket"));
-            }
-            Err(_) => {}
-        }
-        let listener = UnixListener::bind(&path).map_err(fault)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(fault)?;
-        Ok((Self { path, _lock: lock }, listener))
-    }
-}
-
-/// A control socket in a folder that others can write to could be replaced under us.
-pub fn check_private(folder: &Path) -> Result<(), Fault> {
-    let own = rustix::process::geteuid().as_raw();
-    let fault = |text: String| {
-        Fault::config(format!("socket folder {}: {text}", folder.display())).hint(
-            "name a socket in a folder of your own; one that is not there yet is made private",
-        )
-    };
-    let meta = std::fs::metadata(folder).map_err(|cause| fault(cause.to_string()))?;
-    if meta.uid() != own && meta.uid() != 0 {
-        return Err(fault(format!(
-            "belongs to user {}, not to user {own}",
-            meta.uid()
-        )));
-    }
-    let mode = meta.permissions().mode();
-    if mode & 0o022 != 0 {
-        return Err(fault(format!(
-            "others can write to it (mode {:o})",
-            mode & 0o7777
-        )));
-    }
-    Ok(())
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-        let mut lock = self.path.clone().into_os_string();
-        lock.push(".lock");
-        let _ = std::fs::remove_file(lock);
-    }
+        .map_err(|cause| Fault::config(format!("{what} {}: {cause}", path.display())))
 }

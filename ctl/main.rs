@@ -25,6 +25,7 @@ mod refused;
 mod schema;
 mod service;
 mod site;
+mod socket;
 mod store;
 mod teller;
 mod who;

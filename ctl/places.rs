@@ -139,6 +139,22 @@ pub fn private_folder(path: &Path, what: &str) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Whether nobody but root, ourselves and that user can have put a socket in its place: each folder
+/// on its path belongs to one of them, and nobody else can write there.
+pub fn is_kept_by(socket: &Path, owner: u32) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    let folder = socket
+        .parent()
+        .and_then(|folder| folder.canonicalize().ok());
+    folder.is_some_and(|folder| {
+        folder.ancestors().all(|folder| {
+            fs::metadata(folder).is_ok_and(|meta| {
+                [0, own, owner].contains(&meta.uid()) && meta.permissions().mode() & 0o002 == 0
+            })
+        })
+    })
+}
+
 /// Refuse a socket path that the system would cut.
 ///
 /// # Errors
@@ -198,6 +214,19 @@ mod tests {
         assert_eq!(user.socket(), Path::new("/run/hc/control.sock"));
         assert_eq!(user.state(), Path::new("/var/lib/hc"));
         assert_eq!(user.sockets()[1], Path::new("/run/hotctl/control.sock"));
+    }
+
+    #[test]
+    fn a_socket_is_kept_only_where_nobody_else_can_write() {
+        let somebody = 4_123_456_789;
+        assert!(is_kept_by(Path::new("/run/hotctl.sock"), somebody));
+        assert!(!is_kept_by(
+            Path::new("/no such folder/control.sock"),
+            somebody
+        ));
+        let temp = tempfile::tempdir().unwrap();
+        // Nobody else can write to this one, but to the folder it is in.
+        assert!(!is_kept_by(&temp.path().join("control.sock"), somebody));
     }
 
     #[test]

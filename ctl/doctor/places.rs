@@ -11,8 +11,8 @@ use hotctl_config::units::show_bytes;
 use crate::answers::Finding;
 use crate::api::Status;
 use crate::cli::Places;
-use crate::daemon;
 use crate::places::{Whereabouts, check_socket_path};
+use crate::socket;
 
 /// Below this a release may not fit any more.
 const LITTLE_SPACE: u64 = 128 * 1024 * 1024;
@@ -53,7 +53,7 @@ fn socket_folder(socket: &Path) -> Finding {
             format!("{}: made when it is needed", socket.display()),
         );
     };
-    match daemon::check_private(folder) {
+    match socket::check_private(folder) {
         Ok(()) => Finding::good(CHECK, folder.display().to_string()),
         Err(fault) => Finding::wrong(
             CHECK,

@@ -1,0 +1,291 @@
+//! The control socket's file: where it may stand, who may connect to it, and that nobody else
+//! serves there. Knows folders and permissions; nothing of what is said over it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use hotctl_config::file::Control;
+use rustix::fs::Mode;
+use tokio::net::UnixListener;
+
+use crate::fault::Fault;
+use crate::places;
+use crate::who;
+
+/// Who may connect beside root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Callers {
+    /// The daemon's own user.
+    Ourselves,
+    /// That user, and the members of a group of the system.
+    Group { name: String, gid: u32 },
+}
+
+/// How a socket's place came to be chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// By a flag or a variable: its folder may be shared on purpose, and is not changed.
+    ByOperator,
+    /// By nobody: the folder is the daemon's own.
+    ByDefault,
+}
+
+/// The file; removed when the daemon ends.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+    /// Held as long as the socket is ours, so that nobody takes it for stale.
+    _lock: fs::File,
+}
+
+impl Callers {
+    /// As the configuration says.
+    ///
+    /// # Errors
+    /// If the system knows no such group.
+    pub fn of(control: &Control) -> Result<Self, Fault> {
+        let Some(name) = &control.group else {
+            return Ok(Self::Ourselves);
+        };
+        match who::group(name) {
+            Some(gid) => Ok(Self::Group {
+                name: name.clone(),
+                gid,
+            }),
+            None => Err(
+                Fault::config(format!("control.group: the system knows no group {name}")).hint(
+                    format!("`groupadd {name}`, or name a group of `getent group`"),
+                ),
+            ),
+        }
+    }
+
+    /// Whether that user may steer, given that the kernel let it connect.
+    pub fn include(&self, uid: u32) -> bool {
+        match self {
+            Self::Ourselves => uid == 0 || uid == rustix::process::geteuid().as_raw(),
+            // The socket's mode has been looked at by the kernel.
+            Self::Group { .. } => true,
+        }
+    }
+}
+
+impl Socket {
+    /// Take the place, whoever left a socket there before.
+    ///
+    /// # Errors
+    /// If another daemon serves there, others could put a socket in its place, or it cannot be given
+    /// to the group.
+    pub fn bind(
+        path: &Path,
+        named: Named,
+        callers: &Callers,
+    ) -> Result<(Self, UnixListener), Fault> {
+        let fault = |cause: io::Error| {
+            Fault::config(format!("socket {}: {}", path.display(), reason(&cause)))
+                .hint("choose another with --socket")
+        };
+        if let Some(folder) = path.parent() {
+            if named == Named::ByOperator && folder.exists() {
+                check_private(folder)?;
+                check_open_to(folder, callers)?;
+            } else {
+                places::private_folder(folder, "socket")?;
+                open_to(folder, callers, 0o710)?;
+            }
+        }
+        let lock = lock(path, fault)?;
+        match fs::symlink_metadata(path) {
+            // With the lock ours, whoever bound it is gone.
+            Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path).map_err(fault)?,
+            Ok(_) => {
+                return Err(Fault::config(format!(
+                    "socket {}: a file that is no socket is in its place",
+                    path.display()
+                ))
+                .hint("move it away, or choose another with --socket"));
+            }
+            Err(_) => {}
+        }
+        // Nobody may connect before the permissions are as they should be.
+        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(before);
+        let listener = bound.map_err(fault)?;
+        let socket = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
+        open_to(path, callers, 0o660)?;
+        Ok((socket, listener))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_file(lock_path(&self.path));
+    }
+}
+
+fn lock(path: &Path, fault: impl Fn(io::Error) -> Fault) -> Result<fs::File, Fault> {
+    let lock = fs::File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(lock_path(path))
+        .map_err(fault)?;
+    if lock.try_lock().is_err() {
+        return Err(Fault::config(format!(
+            "socket {}: another hotctl serves here",
+            path.display()
+        ))
+        .hint("stop it first, or choose another with --socket and --state"));
+    }
+    Ok(lock)
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut lock = path.to_owned().into_os_string();
+    lock.push(".lock");
+    lock.into()
+}
+
+/// Give a file or folder of ours to the group, with this mode; leave it ours alone where there is none.
+fn open_to(path: &Path, callers: &Callers, mode: u32) -> Result<(), Fault> {
+    let Callers::Group { name, gid } = callers else {
+        return Ok(());
+    };
+    let given = std::os::unix::fs::chown(path, None, Some(*gid))
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(mode)));
+    given.map_err(|cause| {
+        Fault::config(format!(
+            "socket {}: cannot be given to group {name}: {}",
+            path.display(),
+            reason(&cause)
+        ))
+        .hint(format!(
+            "add the user that runs hotctl to the group: `usermod -aG {name} {}`",
+            who::Who::ourselves()
+        ))
+    })
+}
+
+/// A folder that an operator named is not changed: the group must be able to reach what is in it.
+fn check_open_to(folder: &Path, callers: &Callers) -> Result<(), Fault> {
+    let Callers::Group { name, gid } = callers else {
+        return Ok(());
+    };
+    let open = fs::metadata(folder).is_ok_and(|meta| {
+        let mode = meta.permissions().mode();
+        mode & 0o001 != 0 || (meta.gid() == *gid && mode & 0o010 != 0)
+    });
+    if open {
+        return Ok(());
+    }
+    let folder = folder.display();
+    Err(Fault::config(format!(
+        "socket folder {folder}: members of group {name} cannot enter it"
+    ))
+    .hint(format!("`chgrp {name} {folder} && chmod g+x {folder}`")))
+}
+
+/// A control socket in a folder that others can write to could be replaced under us.
+pub fn check_private(folder: &Path) -> Result<(), Fault> {
+    let own = rustix::process::geteuid().as_raw();
+    let fault = |text: String| {
+        Fault::config(format!("socket folder {}: {text}", folder.display())).hint(
+            "name a socket in a folder of your own; one that is not there yet is made private",
+        )
+    };
+    let meta = std::fs::metadata(folder).map_err(|cause| fault(cause.to_string()))?;
+    if meta.uid() != own && meta.uid() != 0 {
+        return Err(fault(format!(
+            "belongs to user {}, not to user {own}",
+            meta.uid()
+        )));
+    }
+    let mode = meta.permissions().mode();
+    if mode & 0o022 != 0 {
+        return Err(fault(format!(
+            "others can write to it (mode {:o})",
+            mode & 0o7777
+        )));
+    }
+    Ok(())
+}
+
+/// The text of an I/O error without its number.
+fn reason(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn own_group() -> Callers {
+        Callers::Group {
+            name: "ours".into(),
+            gid: rustix::process::getegid().as_raw(),
+        }
+    }
+
+    #[tokio::test]
+    async fn without_a_group_only_the_owner_can_reach_the_socket() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("run/control.sock");
+        let bound = Socket::bind(&path, Named::ByDefault, &Callers::Ourselves).unwrap();
+        assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o700, 0o600));
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_group_can_reach_the_socket_and_nothing_beside_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("run/control.sock");
+        let _bound = Socket::bind(&path, Named::ByDefault, &own_group()).unwrap();
+        assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o710, 0o660));
+        let second = Socket::bind(&path, Named::ByDefault, &own_group()).unwrap_err();
+        assert!(second.text.contains("another hotctl"), "{second}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_was_named_is_not_opened_but_explained() {
+        let temp = tempfile::tempdir().unwrap();
+        let other = Callers::Group {
+            name: "deploy".into(),
+            gid: 4_123_456_789,
+        };
+        let path = temp.path().join("control.sock");
+        let refused = Socket::bind(&path, Named::ByOperator, &other).unwrap_err();
+        assert!(refused.text.contains("cannot enter"), "{refused}");
+        assert!(refused.hint.unwrap().contains("chgrp deploy"));
+        assert_eq!(mode(temp.path()), 0o700);
+    }
+
+    #[test]
+    fn a_group_that_the_system_does_not_know_is_refused_with_a_remedy() {
+        let control = Control {
+            group: Some("no-such-group".into()),
+        };
+        let refused = Callers::of(&control).unwrap_err();
+        assert!(refused.hint.unwrap().contains("groupadd no-such-group"));
+    }
+}
