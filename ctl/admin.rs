@@ -62,20 +62,19 @@ async fn ready(State(shown): State<Shown>) -> Response {
     if *shown.stage.borrow() == Stage::Closing {
         return (StatusCode::SERVICE_UNAVAILABLE, "ending\n").into_response();
     }
-    let down: Vec<&str> = shown
-        .house
-        .services
-        .iter()
-        .filter(|(_, r)| {
-            r.site.ledger().live.is_some()
-                && !r
-                    .site
-                    .slots()
-                    .iter()
-                    .any(|s| s.role == "live" && s.pid.is_some())
-        })
-        .map(|(name, _)| name.as_str())
-        .collect();
+    let down: Vec<&str> =
+        shown
+            .house
+            .services
+            .iter()
+            .filter(|(_, r)| {
+                r.site.ledger().live.is_some()
+                    && !r.site.slots().iter().any(|s| {
+                        s.role == "live" && s.instances.iter().any(|one| one.pid.is_some())
+                    })
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
     if down.is_empty() {
         return "ready\n".into_response();
     }

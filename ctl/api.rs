@@ -6,6 +6,7 @@ mod record;
 
 use std::net::SocketAddr;
 
+use hotctl_config::Address;
 use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -92,6 +93,28 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
+/// Requests in flight, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct OpenRequests {
+    /// Ordinary requests.
+    pub requests: usize,
+    /// WebSockets.
+    pub websockets: usize,
+    /// Event streams and other answers without a length.
+    pub streams: usize,
+}
+
+impl From<hotctl_proxy::Open> for OpenRequests {
+    fn from(open: hotctl_proxy::Open) -> Self {
+        Self {
+            requests: open.requests,
+            websockets: open.websockets,
+            streams: open.streams,
+        }
+    }
+}
+
 /// The answer to `GET /v1/status`.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -143,18 +166,42 @@ pub struct RunningRelease {
     pub slot: Slot,
     /// `live`, `candidate`, `warm` or `draining`.
     pub role: String,
-    /// Its address.
+    /// Its address; of several instances, the first.
     #[schema(value_type = String)]
-    pub address: SocketAddr,
-    /// The app's process; none while it is being started again.
+    pub address: Address,
+    /// The app's process, of several the first; none while it is being started again.
     pub pid: Option<u32>,
-    /// Since the process started.
+    /// Since the process started; of several, the first.
     pub uptime_s: f64,
     /// Requests in flight.
     pub tickets: usize,
+    /// The same by kind.
+    pub open: OpenRequests,
+    /// What the last probe said: `healthy`, or why not; of several instances, the first that is not.
+    pub health: String,
+    /// How often its processes died or were replaced.
+    pub restarts: u32,
+    /// Each of its processes, by number.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// One process of a release.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct InstanceStatus {
+    /// Its number within the release, from 0.
+    pub instance: usize,
+    /// Its address.
+    #[schema(value_type = String)]
+    pub address: Address,
+    /// The process; none while it is being started again.
+    pub pid: Option<u32>,
+    /// `starting`, `up`, `replacing` or `dead`.
+    pub state: String,
+    /// Since it started.
+    pub uptime_s: f64,
     /// What the last probe said: `healthy`, or why not.
     pub health: String,
-    /// How often it died and was started again.
+    /// How often it died or was replaced.
     pub restarts: u32,
 }
 
@@ -171,6 +218,9 @@ pub struct DeploymentStatus {
     pub phase: String,
     /// Since it began.
     pub age_s: f64,
+    /// While the old release is kept warm: until that ends, and with it the way back by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_left_s: Option<f64>,
 }
 
 /// One line of `GET /v1/services/NAME/releases`.

@@ -125,6 +125,8 @@ pub enum Command {
     Doctor(Doctor),
     /// Print the version of this program, and of the daemon if there is one
     Version,
+    /// Print alert rules for Prometheus
+    Alerts,
     /// Print completions for a shell
     Completions(Completions),
     /// Print the manual page, or write a page for each command into a folder

@@ -29,6 +29,7 @@ pub fn run(cli: &Cli) -> Result<(), Fault> {
         Command::Serve(serve) => daemon::serve(&cli.places, serve),
         Command::Check(check) => local::check(check, form),
         Command::Init(init) => local::init(init, form),
+        Command::Alerts => local::alerts(),
         Command::Completions(completions) => local::completions(completions),
         Command::Man(man) => local::man(man, form),
         Command::Openapi => local::openapi(),

@@ -31,8 +31,8 @@ use utoipa_axum::routes;
 
 use crate::api::{
     CancelQuery, DeployRequest, DeploymentRecord, DeploymentStatus, EventLine, EventsQuery,
-    HistoryQuery, LogsQuery, OrderRequest, Progress, Put, PutQuery, ReleaseLine, RollbackRequest,
-    RunningRelease, ServiceStatus, Status, UploadKind,
+    HistoryQuery, InstanceStatus, LogsQuery, OrderRequest, Progress, Put, PutQuery, ReleaseLine,
+    RollbackRequest, RunningRelease, ServiceStatus, Status, UploadKind,
 };
 use crate::client;
 use crate::follow;
@@ -41,7 +41,7 @@ use crate::journal::Journal;
 use crate::openapi;
 use crate::refused::{self, BodyOrDefault, Path, Query, Refused};
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
-use crate::site::Site;
+use crate::site::{Site, SlotView};
 use crate::socket::Callers;
 use crate::teller::Teller;
 use crate::who::{Giver, Via, Who};
@@ -551,17 +551,7 @@ fn service_status(site: &Site) -> ServiceStatus {
     let running: Vec<RunningRelease> = site
         .slots()
         .into_iter()
-        .map(|slot| RunningRelease {
-            release: slot.at.release_of(&site.name),
-            slot: slot.at.slot,
-            role: slot.role.to_owned(),
-            address: slot.address,
-            pid: slot.pid,
-            uptime_s: slot.uptime.as_secs_f64(),
-            tickets: slot.tickets,
-            health: slot.health,
-            restarts: slot.restarts,
-        })
+        .filter_map(|slot| running_release(site, slot))
         .collect();
     let live = running.iter().find(|r| r.role == "live").cloned();
     ServiceStatus {
@@ -588,6 +578,43 @@ fn service_status(site: &Site) -> ServiceStatus {
                 phase => phase.to_string(),
             },
             age_s: site.deployment_age().as_secs_f64(),
+            hold_left_s: site
+                .hold_left()
+                .filter(|_| d.is_warm())
+                .map(|left| left.as_secs_f64()),
         }),
     }
+}
+
+/// None only of a slot without instances, of which there is none.
+fn running_release(site: &Site, slot: SlotView) -> Option<RunningRelease> {
+    let instances: Vec<InstanceStatus> = slot
+        .instances
+        .into_iter()
+        .enumerate()
+        .map(|(instance, one)| InstanceStatus {
+            instance,
+            address: one.address,
+            pid: one.pid,
+            state: one.state.label().to_owned(),
+            uptime_s: one.uptime.as_secs_f64(),
+            health: one.health,
+            restarts: one.restarts,
+        })
+        .collect();
+    let first = instances.first()?;
+    let ill = instances.iter().find(|one| one.health != "healthy");
+    Some(RunningRelease {
+        release: slot.at.release_of(&site.name),
+        slot: slot.at.slot,
+        role: slot.role.to_owned(),
+        address: first.address.clone(),
+        pid: first.pid,
+        uptime_s: first.uptime_s,
+        tickets: slot.tickets,
+        open: slot.open.into(),
+        health: ill.unwrap_or(first).health.clone(),
+        restarts: instances.iter().map(|one| one.restarts).sum(),
+        instances,
+    })
 }

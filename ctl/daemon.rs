@@ -28,7 +28,7 @@ use crate::control::{self, House, Resident};
 use crate::fault::Fault;
 use crate::history::History;
 use crate::journal::Journal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Scraped};
 use crate::places::{self, Whereabouts};
 use crate::service;
 use crate::site::{Means, Site};
@@ -103,6 +103,7 @@ struct Booted {
     callers: Callers,
     means: Arc<Means>,
     registry: Registry,
+    access_log: AccessLog,
     threads: NonZeroUsize,
 }
 
@@ -136,6 +137,14 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
     };
     let callers = Callers::of(&config.control)?;
     let (socket, control) = Socket::bind(&absolute(&socket, "socket")?, named, &callers)?;
+    let access_log = AccessLog::start(&config.access_log).map_err(|cause| {
+        Fault::config(format!(
+            "access_log {}: {}",
+            config.access_log,
+            reason(&cause)
+        ))
+        .hint("choose a file that hotctl may write, \"stdout\" or \"off\"")
+    })?;
     let registry = Registry::new();
     let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
     let switch = Arc::new(Switch::new(threads));
@@ -167,6 +176,7 @@ fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted
         callers,
         means,
         registry,
+        access_log,
         threads,
     })
 }
@@ -181,6 +191,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
         callers,
         means,
         registry,
+        access_log,
         threads,
     } = booted;
     // Before anything is started, so that no signal finds us without an answer.
@@ -189,6 +200,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     // A closed terminal does not end a daemon.
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut reopen = signal(SignalKind::user_defined1()).map_err(failed)?;
 
     let stop_services = CancellationToken::new();
     let mut services = JoinSet::new();
@@ -213,6 +225,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
             stop_services.clone(),
         ));
         probers.spawn(site.clone().keep_probing());
+        probers.spawn(site.clone().watch_requests());
         let resident = Resident {
             site,
             history,
@@ -222,8 +235,6 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     }
 
     let (stage, stages) = watch::channel(Stage::Serving);
-    let access_log = AccessLog::start(&config.access_log)
-        .map_err(|cause| Fault::config(format!("access_log {}: {cause}", config.access_log)))?;
     let proxy = Proxy::new(
         means.switch.clone(),
         means.traffic.clone(),
@@ -231,7 +242,7 @@ async fn run(booted: Booted) -> Result<(), Fault> {
             trusted_proxies: config.trusted_proxies.clone(),
             timeouts: config.timeouts.clone(),
             threads,
-            access_log,
+            access_log: access_log.clone(),
         },
     );
     let mut accepting = JoinSet::new();
@@ -255,11 +266,10 @@ async fn run(booted: Booted) -> Result<(), Fault> {
     means.metrics.releases_from(move || {
         let services = shown.services.iter();
         services
-            .flat_map(|(name, r)| {
-                r.site
-                    .release_infos()
-                    .into_iter()
-                    .map(|info| (name.clone(), info))
+            .map(|(name, r)| Scraped {
+                service: name.clone(),
+                releases: r.site.release_infos(),
+                instances: r.site.instance_counts(),
             })
             .collect()
     });
@@ -301,6 +311,10 @@ async fn run(booted: Booted) -> Result<(), Fault> {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
+            _ = reopen.recv() => {
+                info!("opening the access log anew");
+                access_log.reopen();
+            }
             _ = hangup.recv() => info!("hangup ignored: the configuration is read at the start"),
         }
     }
@@ -348,8 +362,11 @@ async fn start_live(site: &Arc<Site>) {
     let release = live.release_of(&site.name);
     match site.launch(live).await {
         Ok(launched) => {
-            info!(%release, address = %launched.address, pid = launched.process.pid(), "started again");
             site.publish();
+            for (instance, one) in launched.instances.into_iter().enumerate() {
+                info!(%release, instance, address = %one.address, pid = one.process.pid(), "started again");
+                site.bring_up(live.slot, instance, one);
+            }
         }
         Err(why) => {
             let hint = why.hint.as_deref().unwrap_or_default();

@@ -1,26 +1,26 @@
 //! From a duty to what does it, and from its answer to an event: the one place where the machine
 //! meets processes and traffic. Decides nothing.
 
+mod start;
+
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hotctl_config::names::Percent;
 use hotctl_deploy::drive::Hands;
+use hotctl_deploy::logs;
 use hotctl_deploy::machine::{Deployment, Duty, Event, Phase, Placement};
-use hotctl_deploy::probe::{self, Healthy, Unhealthy, UnhealthyKind};
-use hotctl_deploy::process::{self, Exit};
+use hotctl_deploy::probe::Healthy;
 use hotctl_deploy::why::{Kind, Why};
 use tokio::sync::Notify;
 
-use crate::api::{Progress, Summary};
+use crate::api::{Noted, OpenRequests, Progress, Summary};
 use crate::site::{Drained, Launched, Site};
 use crate::teller::{Teller, ms};
 
 /// How many lines of its output a failed candidate is quoted with.
 const LAST_LINES: usize = 20;
-/// How many ports are tried when somebody else takes the leased one first.
-const PORT_TRIES: u32 = 3;
 
 /// The hands of one deployment.
 #[derive(Debug)]
@@ -64,70 +64,6 @@ impl DeployHands {
         }
     }
 
-    async fn start(&self, at: Placement) -> Result<(), Why> {
-        let release = at.release_of(&self.site.name);
-        self.tell.tell(Progress::Starting {
-            release: release.clone(),
-            deployment: self.deployment,
-        });
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let launched = match self.site.launched(at) {
-                Some(launched) => launched,
-                None => self.site.launch(at).await?,
-            };
-            self.tell.tell(Progress::Started {
-                release: release.clone(),
-                address: launched.address,
-                pid: launched.process.pid(),
-                took_ms: ms(self.tell.elapsed()),
-            });
-            self.times().launched = Some((launched.clone(), self.tell.elapsed()));
-            let began = Instant::now();
-            let proved = probe::prove(
-                &launched.process,
-                &launched.address.into(),
-                &launched.spec,
-                &self.site.config.health,
-                self.site.config.start_timeout,
-                |last| {
-                    self.tell.tell(Progress::Waiting {
-                        release: release.clone(),
-                        probe: last.to_owned(),
-                        for_ms: ms(began.elapsed()),
-                    });
-                },
-            )
-            .await;
-            match proved {
-                Ok(healthy) => {
-                    if let Some(warning) = &healthy.warning {
-                        tracing::warn!(%release, "{warning}");
-                    }
-                    self.tell.tell(Progress::Healthy {
-                        release,
-                        took_ms: ms(healthy.took),
-                        probes: healthy.probes,
-                    });
-                    self.site.proved(at.slot);
-                    self.times().healthy = Some(healthy);
-                    return Ok(());
-                }
-                Err(unhealthy) => {
-                    let taken = unhealthy.kind == UnhealthyKind::Exited
-                        && std::net::TcpListener::bind(launched.address).is_err();
-                    if taken && tries < PORT_TRIES {
-                        // Between our test and its bind somebody else took the port: not its fault.
-                        self.site.discard(at.slot).await;
-                        continue;
-                    }
-                    return Err(why(&unhealthy, &launched, &release));
-                }
-            }
-        }
-    }
-
     /// What goes live must survive a power cut.
     async fn content_is_on_disk(&self, at: Placement) -> Result<(), Why> {
         let digest = self
@@ -164,16 +100,18 @@ impl DeployHands {
             release: self.to.release_of(&self.site.name),
             took_us: took.as_secs_f64() * 1e6,
         });
+        self.on_live();
         let Some(old) = self.from else {
             self.summary(None);
             return;
         };
         let release = old.release_of(&self.site.name);
-        let requests = self.site.tickets(old.slot);
-        if requests > 0 {
+        let open = self.site.in_flight(old.slot);
+        if open.total() > 0 {
             self.tell.tell(Progress::Draining {
                 release: release.clone(),
-                requests,
+                requests: open.total(),
+                open: open.into(),
             });
         }
         let told = self.clone();
@@ -181,7 +119,8 @@ impl DeployHands {
             told.tell.tell(Progress::Drained {
                 release,
                 took_ms: ms(drained.took),
-                open: drained.open.total(),
+                open: drained.cut.total(),
+                cut: drained.cut.into(),
             });
             told.summary(Some(drained));
         });
@@ -194,18 +133,23 @@ impl DeployHands {
         else {
             return;
         };
+        let Some(first) = launched.first() else {
+            return;
+        };
         self.tell.tell(Progress::Summary(Summary {
             release: self.to.release_of(&self.site.name),
             deployment: self.deployment,
-            address: launched.address,
-            pid: launched.process.pid(),
+            address: first.address.clone(),
+            pid: first.process.pid(),
+            instances: launched.instances.len(),
             start_ms: ms(*start),
             listen_ms: healthy.listening.map(ms),
             health_ms: ms(healthy.took),
             flip_us: flip.as_secs_f64() * 1e6,
             live_ms: ms(times.live),
             drain_ms: drained.map(|d| ms(d.took)),
-            open: drained.map_or(0, |d| d.open.total()),
+            open: drained.map_or(0, |d| d.cut.total()),
+            cut: drained.map_or_else(OpenRequests::default, |d| d.cut.into()),
             total_ms: ms(self.tell.elapsed()),
         }));
     }
@@ -214,21 +158,39 @@ impl DeployHands {
         let Some(launched) = self.site.launched(self.to) else {
             return Event::Failed(Why::new(Kind::Exited, "the candidate is gone"));
         };
+        self.site.hold(self.to.slot, hold);
         let release = self.to.release_of(&self.site.name);
-        tokio::select! {
-            () = tokio::time::sleep(hold) => Event::Passed,
-            () = self.hurry.notified() => Event::Passed,
-            exit = launched.process.exited() => Event::Failed(Why {
-                output: process::tail(&launched.log, LAST_LINES),
-                ..Why::new(Kind::Exited, format!("{release}: ended after the flip: {exit}"))
-                    .hint(format!("hotctl logs {release}"))
-            }),
-            last = self.site.fell(self.to.slot) => Event::Failed(Why {
-                output: process::tail(&launched.log, LAST_LINES),
-                ..Why::new(Kind::NotHealthy, format!("{release}: no longer healthy after the flip: {last}"))
-                    .hint(format!("hotctl logs {release}"))
-            }),
+        let evidence = tokio::select! {
+            () = tokio::time::sleep(hold) => return Event::Passed,
+            () = self.hurry.notified() => return Event::Passed,
+            evidence = self.site.evidence(self.to.slot) => evidence,
+        };
+        self.site
+            .means
+            .metrics
+            .flipped_back(&self.site.name, evidence.kind);
+        let output = launched
+            .logs()
+            .iter()
+            .map(|log| logs::tail(log, LAST_LINES))
+            .max_by_key(Vec::len)
+            .unwrap_or_default();
+        let why = Why {
+            output,
+            ..Why::new(evidence.kind, format!("{release}: {}", evidence.text))
+                .hint(format!("hotctl logs {release}"))
+        };
+        if let Some(old) = self.from {
+            self.site.means.journal.note(
+                Some(&self.site.name),
+                Noted::FlipBack {
+                    from: release,
+                    to: old.release_of(&self.site.name),
+                    why: why.clone(),
+                },
+            );
         }
+        Event::Failed(why)
     }
 
     fn times(&self) -> MutexGuard<'_, Times> {
@@ -303,30 +265,5 @@ impl Hands for DeployHands {
                 Some(Event::Reverted)
             }
         }
-    }
-}
-
-/// Why a candidate did not become healthy, as the deployment tells it.
-fn why(
-    unhealthy: &Unhealthy,
-    launched: &Launched,
-    release: &hotctl_config::names::ReleaseId,
-) -> Why {
-    let kind = match unhealthy.kind {
-        UnhealthyKind::Exited => Kind::Exited,
-        UnhealthyKind::Timeout => Kind::NotHealthy,
-        UnhealthyKind::WrongPort => Kind::WrongPort,
-        UnhealthyKind::NotOwned => Kind::NotOwned,
-    };
-    Why {
-        output: process::tail(&launched.log, LAST_LINES),
-        hint: Some(match (&unhealthy.hint, &unhealthy.exit) {
-            (Some(hint), _) => hint.clone(),
-            (None, Some(Exit::Code(0))) => {
-                "let it stay in the foreground: no daemon mode, no launcher that ends".to_owned()
-            }
-            (None, _) => format!("hotctl logs {release}"),
-        }),
-        ..Why::new(kind, format!("{release}: {unhealthy}"))
     }
 }

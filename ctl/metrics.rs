@@ -2,13 +2,17 @@
 //! The registry is handed in; nothing here is global.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::why::Kind;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
+
+use crate::site::{Loss, Shown};
 
 /// 5 ms to 10 min: phases of a deployment, drains.
 const PHASES: [f64; 16] = [
@@ -26,6 +30,10 @@ pub struct Metrics {
     phases: HistogramVec,
     drains: HistogramVec,
     probes: HistogramVec,
+    restarts: IntCounterVec,
+    flip_backs: IntCounterVec,
+    started: GaugeVec,
+    last: GaugeVec,
     releases: Releases,
 }
 
@@ -38,6 +46,17 @@ pub struct ReleaseInfo {
     pub role: &'static str,
     /// The first 12 digits of its digest.
     pub hash: String,
+}
+
+/// What is true of one service at a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scraped {
+    /// Which service.
+    pub service: ServiceName,
+    /// What runs of it.
+    pub releases: Vec<ReleaseInfo>,
+    /// Instances by role and state.
+    pub instances: Vec<(&'static str, Shown, i64)>,
 }
 
 impl Metrics {
@@ -78,6 +97,34 @@ impl Metrics {
                 .buckets(PROBES.to_vec()),
                 &["service", "result"],
             )?,
+            restarts: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_process_restarts_total",
+                    "Serving processes that were started again, by reason.",
+                ),
+                &["service", "reason"],
+            )?,
+            flip_backs: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_flip_backs_total",
+                    "Times that traffic went back to the old release by itself, by reason.",
+                ),
+                &["service", "reason"],
+            )?,
+            started: GaugeVec::new(
+                Opts::new(
+                    "hotctl_deployment_started_timestamp_seconds",
+                    "When the deployment under way began, in seconds since 1970; only while one is.",
+                ),
+                &["service"],
+            )?,
+            last: GaugeVec::new(
+                Opts::new(
+                    "hotctl_last_deployment_timestamp_seconds",
+                    "When a deployment last ended with this result, in seconds since 1970.",
+                ),
+                &["service", "result"],
+            )?,
             releases: Releases::new()?,
         };
         let build = IntGaugeVec::new(
@@ -92,6 +139,10 @@ impl Metrics {
         registry.register(Box::new(metrics.phases.clone()))?;
         registry.register(Box::new(metrics.drains.clone()))?;
         registry.register(Box::new(metrics.probes.clone()))?;
+        registry.register(Box::new(metrics.restarts.clone()))?;
+        registry.register(Box::new(metrics.flip_backs.clone()))?;
+        registry.register(Box::new(metrics.started.clone()))?;
+        registry.register(Box::new(metrics.last.clone()))?;
         registry.register(Box::new(metrics.releases.clone()))?;
         registry.register(Box::new(build))?;
         registry.register(Box::new(
@@ -112,6 +163,33 @@ impl Metrics {
             self.probes.with_label_values(&[name, result]);
         }
         self.drains.with_label_values(&[name]);
+        for loss in Loss::ALL {
+            self.restarts.with_label_values(&[name, loss.label()]);
+        }
+        for kind in [Kind::Exited, Kind::NotHealthy, Kind::RequestsFailed] {
+            self.flip_backs.with_label_values(&[name, kind.label()]);
+        }
+    }
+
+    /// A serving process was started again.
+    pub fn restarted(&self, service: &ServiceName, loss: Loss) {
+        self.restarts
+            .with_label_values(&[service.as_str(), loss.label()])
+            .inc();
+    }
+
+    /// Traffic goes back to the old release by itself.
+    pub fn flipped_back(&self, service: &ServiceName, kind: Kind) {
+        self.flip_backs
+            .with_label_values(&[service.as_str(), kind.label()])
+            .inc();
+    }
+
+    /// A deployment begins.
+    pub fn deployment_begins(&self, service: &ServiceName) {
+        self.started
+            .with_label_values(&[service.as_str()])
+            .set(now());
     }
 
     /// A deployment ended: live, or failed for this kind of reason.
@@ -120,6 +198,11 @@ impl Metrics {
         self.deployments
             .with_label_values(&[service.as_str(), result, reason])
             .inc();
+        self.last
+            .with_label_values(&[service.as_str(), result])
+            .set(now());
+        // An error only says that there was none.
+        let _ = self.started.remove_label_values(&[service.as_str()]);
     }
 
     /// A phase of a deployment took so long.
@@ -144,11 +227,8 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Where `hotctl_release_info` gets its lines from at each scrape.
-    pub fn releases_from(
-        &self,
-        source: impl Fn() -> Vec<(ServiceName, ReleaseInfo)> + Send + Sync + 'static,
-    ) {
+    /// Where `hotctl_release_info` and `hotctl_instances` get their lines from at each scrape.
+    pub fn releases_from(&self, source: impl Fn() -> Vec<Scraped> + Send + Sync + 'static) {
         *self
             .releases
             .source
@@ -157,13 +237,14 @@ impl Metrics {
     }
 }
 
-type Source = Box<dyn Fn() -> Vec<(ServiceName, ReleaseInfo)> + Send + Sync>;
+type Source = Box<dyn Fn() -> Vec<Scraped> + Send + Sync>;
 
-/// `hotctl_release_info`, made at each scrape: a gauge kept up to date by hand would go on naming
-/// releases that are gone.
+/// `hotctl_release_info` and `hotctl_instances`, made at each scrape: gauges kept up to date by hand
+/// would go on naming releases that are gone.
 #[derive(Clone)]
 struct Releases {
-    gauge: IntGaugeVec,
+    info: IntGaugeVec,
+    instances: IntGaugeVec,
     source: Arc<Mutex<Option<Source>>>,
 }
 
@@ -176,12 +257,19 @@ impl std::fmt::Debug for Releases {
 impl Releases {
     fn new() -> Result<Self, prometheus::Error> {
         Ok(Self {
-            gauge: IntGaugeVec::new(
+            info: IntGaugeVec::new(
                 Opts::new(
                     "hotctl_release_info",
                     "Releases that run, with their role; always 1.",
                 ),
                 &["service", "release", "role", "hash"],
+            )?,
+            instances: IntGaugeVec::new(
+                Opts::new(
+                    "hotctl_instances",
+                    "Processes of the releases that run, by role and state.",
+                ),
+                &["service", "role", "state"],
             )?,
             source: Arc::default(),
         })
@@ -190,17 +278,34 @@ impl Releases {
 
 impl Collector for Releases {
     fn desc(&self) -> Vec<&Desc> {
-        self.gauge.desc()
+        [self.info.desc(), self.instances.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        self.gauge.reset();
-        for (service, info) in source.iter().flat_map(|list| list()) {
-            self.gauge
-                .with_label_values(&[service.as_str(), &info.release, info.role, &info.hash])
-                .set(1);
+        self.info.reset();
+        self.instances.reset();
+        for scraped in source.iter().flat_map(|list| list()) {
+            let service = scraped.service.as_str();
+            for release in &scraped.releases {
+                self.info
+                    .with_label_values(&[service, &release.release, release.role, &release.hash])
+                    .set(1);
+            }
+            // 0 is said too: an alert must see that there is none.
+            for (role, state, count) in &scraped.instances {
+                self.instances
+                    .with_label_values(&[service, role, state.label()])
+                    .set(*count);
+            }
         }
-        self.gauge.collect()
+        [self.info.collect(), self.instances.collect()].concat()
     }
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| since.as_secs_f64())
 }

@@ -12,7 +12,6 @@ use hotctl_config::names::{Digest, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Event, Ladder, Phase};
-use hotctl_deploy::process::Exit;
 use hotctl_deploy::queue::Queue;
 use hotctl_deploy::why::{Kind, Why};
 use tokio::sync::{Notify, mpsc};
@@ -24,7 +23,7 @@ use tracing::{info, warn};
 use crate::api::{Noted, Outcome, Progress, Verb};
 use crate::hands::DeployHands;
 use crate::history::History;
-use crate::site::{Keep, Site};
+use crate::site::{Ended, Keep, Site};
 use crate::teller::Teller;
 use accept::Waiting;
 
@@ -107,7 +106,7 @@ pub async fn run(
     site: Arc<Site>,
     history: Arc<History>,
     mut orders: mpsc::Receiver<Order>,
-    mut exits: mpsc::Receiver<(Slot, Exit)>,
+    mut exits: mpsc::Receiver<Ended>,
     stop: CancellationToken,
 ) {
     let writing = AbortOnDropHandle::new(tokio::spawn(history.clone().keep_writing()));
@@ -121,7 +120,7 @@ pub async fn run(
         tokio::select! {
             Some(order) = orders.recv() => desk.receive(order).await,
             deployment = ended(&mut desk.active) => desk.settle(deployment).await,
-            Some((slot, exit)) = exits.recv() => desk.hear_of(slot, &exit).await,
+            Some(ended) = exits.recv() => desk.hear_of(&ended),
             () = stop.cancelled() => break,
         }
     }
@@ -227,7 +226,12 @@ impl Desk {
     /// The one path: start, prove, flip, drain, stop.
     fn deploy(&mut self, number: u32, release: u32, tell: Teller) {
         let keep_warm = self.site.config.keep_warm;
+        // What it is started with now; a start that cannot read it says so.
+        let environment = self.site.environment().ok();
         let deployment = self.site.note(|ledger| {
+            if let Some(release) = ledger.releases.get_mut(&release) {
+                release.environment = environment;
+            }
             // With nobody live there is nobody to keep warm.
             let hold = ledger.live.map_or(Duration::ZERO, |_| keep_warm);
             ledger.begin_ordered(number, release, Ladder::blue_green(hold))
@@ -296,6 +300,10 @@ impl Desk {
         match &failed {
             None => {
                 info!(%release, "deployment done");
+                // What ended in the very moment in which it was no longer watched.
+                for ended in self.site.dead(deployment.to.slot) {
+                    self.site.revive(&ended);
+                }
                 active.tell.tell(Progress::Settled {
                     release: release.clone(),
                     deployment: deployment.number,
@@ -344,19 +352,30 @@ impl Desk {
         }
     }
 
-    /// The process of a slot has ended by itself, or been stopped.
-    async fn hear_of(&mut self, slot: Slot, exit: &Exit) {
+    /// A process has ended by itself.
+    fn hear_of(&mut self, ended: &Ended) {
         let ledger = self.site.ledger();
-        // A candidate's end is the driver's to judge.
+        let slot = ended.slot;
+        let serves = matches!(ledger.traffic(), Traffic::All(at) if at.slot == slot);
+        // What is left of a candidate's pool goes on; that nothing is left is the driver's to judge.
         let judged = self.active.as_ref().is_some_and(|a| a.slot == slot);
-        if matches!(ledger.traffic(), Traffic::All(at) if at.slot == slot) && !judged {
-            self.site.revive(slot, exit);
+        let others = self.site.is_up(slot);
+        if serves && (!judged || others) {
+            self.site.revive(ended);
         } else if let Some(active) = &mut self.active
+            && !judged
             && ledger.live.is_some_and(|live| live.slot == slot)
         {
-            // The warm release died: there is nothing to go back to.
-            warn!(service = %self.site.name, %slot, %exit, "the warm release ended by itself");
-            active.say(Event::Promote);
+            if others {
+                self.site.revive(ended);
+            } else {
+                // There is nothing to go back to.
+                if let Some(live) = ledger.live {
+                    self.site.note_exit(live, ended);
+                }
+                warn!(service = %self.site.name, %slot, exit = %ended.exit, "the warm release ended by itself");
+                active.say(Event::Promote);
+            }
         }
     }
 

@@ -2,38 +2,43 @@
 //! touches processes, ports or traffic of a service goes through here; what is to be done, and
 //! when, is decided by the driver and the service's task.
 
+mod net;
+mod place;
 mod retire;
+mod slot;
+mod spec;
 mod tend;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use hotctl_config::file::{HealthKind, Service};
+use hotctl_config::file::Service;
 use hotctl_config::names::{ServiceName, Slot};
+use hotctl_deploy::fingerprint::Key;
 use hotctl_deploy::ledger::{Ledger, Traffic};
 use hotctl_deploy::machine::{Deployment, Phase, Placement};
-use hotctl_deploy::ports::{Lease, Ports};
-use hotctl_deploy::process::{self, Exit, Process, Spec};
+use hotctl_deploy::ports::Ports;
+use hotctl_deploy::process::Exit;
 use hotctl_deploy::release::Store;
-use hotctl_deploy::restart::Backoff;
-use hotctl_deploy::why::{Kind, Why};
-use hotctl_proxy::{Closed, Pool, Split, Switch};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use hotctl_proxy::{Closed, Split, Switch};
+use tokio::sync::{Notify, mpsc};
+use tokio_util::task::TaskTracker;
 use tracing::error;
 
 use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::StateFolder;
+use slot::Running;
 
 pub use retire::Drained;
+pub use slot::{Launched, Started};
+pub use tend::Loss;
+pub use view::{Shown, SlotView};
 
 /// What the services share; handed in by the daemon.
 #[derive(Debug)]
@@ -60,9 +65,11 @@ pub struct Site {
     writing: tokio::sync::Mutex<()>,
     /// Processes that ended. Its reader is the service's task; sixteen may wait for it, further
     /// ones hold up only the tiny tasks that watch a process.
-    exits: mpsc::Sender<(Slot, Exit)>,
-    /// Woken after each round of probes.
-    probed: Notify,
+    exits: mpsc::Sender<Ended>,
+    /// Woken after each round of probes, and when a process ends.
+    stirred: Notify,
+    /// What fingerprints of the environment are made with.
+    key: Key,
     /// Drains, retirements and watchers; none outlives the daemon's end.
     tasks: TaskTracker,
 }
@@ -74,57 +81,18 @@ struct Inner {
     /// Retirements that still wait for answers, oldest first: wake one to cut it short.
     draining: VecDeque<(Slot, Arc<Notify>)>,
     began: Option<Instant>,
+    /// When the hold of the deployment under way ends.
+    hold_until: Option<Instant>,
 }
 
-/// What runs in a slot.
-#[derive(Debug)]
-struct Running {
-    at: Placement,
-    address: SocketAddr,
-    pool: Pool,
-    /// Keeps the port ours as long as the slot is in use.
-    _lease: Lease,
-    process: Process,
-    /// What it was started with.
-    spec: Spec,
-    alive: bool,
-    since: Instant,
-    health: Health,
-    backoff: Backoff,
-    restarts: u32,
-    drain: Option<Drain>,
-}
-
+/// A process has ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Health {
-    text: String,
-    misses: u32,
-}
-
-impl Health {
-    fn good() -> Self {
-        Self {
-            text: "healthy".into(),
-            misses: 0,
-        }
-    }
-}
-
-/// The wait for the last answer of a pool that lost its traffic.
-#[derive(Debug)]
-struct Drain {
-    over: watch::Receiver<bool>,
-    _task: AbortOnDropHandle<()>,
-}
-
-/// A candidate that was started.
-#[derive(Debug, Clone)]
-pub struct Launched {
-    pub process: Process,
-    pub address: SocketAddr,
-    pub log: PathBuf,
-    /// What it was started with.
-    pub spec: Spec,
+pub struct Ended {
+    pub slot: Slot,
+    pub instance: usize,
+    /// Its number; 0 if it could not be started.
+    pub pid: u32,
+    pub exit: Exit,
 }
 
 impl Site {
@@ -137,16 +105,17 @@ impl Site {
         name: &ServiceName,
         config: &Service,
         means: &Arc<Means>,
-        exits: mpsc::Sender<(Slot, Exit)>,
+        exits: mpsc::Sender<Ended>,
     ) -> Result<(Arc<Self>, Option<Deployment>), Fault> {
         let folder = means.state.service(name);
         let mut ledger = means.state.load(name)?;
         let interrupted = ledger.interrupted();
         let fault =
             |cause: io::Error| Fault::config(format!("state {}: {cause}", folder.display()));
-        for part in ["logs", "data"] {
+        for part in ["logs", "data", "run"] {
             std::fs::create_dir_all(folder.join(part)).map_err(fault)?;
         }
+        let key = Key::open(&folder.join("key")).map_err(fault)?;
         let store = Store::open(folder.join("releases")).map_err(fault)?;
         means.metrics.prepare(name);
         means.traffic.prepare(name);
@@ -160,10 +129,12 @@ impl Site {
                 slots: BTreeMap::new(),
                 draining: VecDeque::new(),
                 began: None,
+                hold_until: None,
             }),
             writing: tokio::sync::Mutex::new(()),
             exits,
-            probed: Notify::new(),
+            stirred: Notify::new(),
+            key,
             tasks: TaskTracker::new(),
         });
         Ok((site, interrupted))
@@ -208,95 +179,16 @@ impl Site {
     pub async fn record(self: &Arc<Self>, deployment: &Deployment) -> io::Result<()> {
         let keep = match deployment.phase {
             Phase::Starting => {
-                self.inner().began = Some(Instant::now());
+                self.means.metrics.deployment_begins(&self.name);
+                let mut inner = self.inner();
+                inner.began = Some(Instant::now());
+                inner.hold_until = None;
                 Keep::IfWritten
             }
             Phase::Step(_) => Keep::IfWritten,
             Phase::Reverting(_) | Phase::Done | Phase::Failed(_) => Keep::Anyway,
         };
         self.change(keep, |ledger| ledger.record(deployment)).await
-    }
-
-    /// Run a release in a slot on a fresh port. Nothing is sent there by this.
-    ///
-    /// # Errors
-    /// Why it does not run.
-    pub async fn launch(self: &Arc<Self>, at: Placement) -> Result<Launched, Why> {
-        let lease = self.means.ports.lease().map_err(|none| {
-            Why::new(Kind::NoPort, none.to_string())
-                .hint("widen `ports` in the configuration, or stop what uses them")
-        })?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, lease.port()));
-        let spec = self.spec(at, lease.port())?;
-        let log = spec.log.clone();
-        let release = at.release_of(&self.name);
-        self.means.traffic.release_begins(&release);
-        let process = self.start(spec.clone(), at.slot).await?;
-        let running = Running {
-            at,
-            address,
-            pool: Pool::new(
-                at.release_of(&self.name),
-                at.slot,
-                address.into(),
-                &[],
-                self.means.shards,
-            ),
-            _lease: lease,
-            process: process.clone(),
-            spec: spec.clone(),
-            alive: true,
-            since: Instant::now(),
-            health: Health {
-                text: "starting".into(),
-                misses: 0,
-            },
-            backoff: Backoff::default(),
-            restarts: 0,
-            drain: None,
-        };
-        self.inner().slots.insert(at.slot, running);
-        Ok(Launched {
-            process,
-            address,
-            log,
-            spec,
-        })
-    }
-
-    /// What already runs in a slot, if it does.
-    pub fn launched(&self, at: Placement) -> Option<Launched> {
-        let inner = self.inner();
-        let running = inner
-            .slots
-            .get(&at.slot)
-            .filter(|r| r.alive && r.at == at)?;
-        Some(Launched {
-            process: running.process.clone(),
-            address: running.address,
-            log: self.log_path(at),
-            spec: running.spec.clone(),
-        })
-    }
-
-    /// Whether a placement has a slot: it runs, or is being started again.
-    pub fn runs(&self, at: Placement) -> bool {
-        self.inner().slots.get(&at.slot).is_some_and(|r| r.at == at)
-    }
-
-    /// A candidate has proved itself.
-    pub fn proved(&self, slot: Slot) {
-        if let Some(running) = self.inner().slots.get_mut(&slot) {
-            running.health = Health::good();
-        }
-    }
-
-    /// End what runs in a slot at once and forget it: a start that is tried again elsewhere.
-    pub async fn discard(&self, slot: Slot) {
-        let running = self.inner().slots.remove(&slot);
-        if let Some(running) = running {
-            running.process.stop(Duration::ZERO).await;
-        }
     }
 
     /// Give traffic to whom the record says, in one publication. Who has it again is not drained
@@ -330,82 +222,9 @@ impl Site {
         if let Err(unknown) = self.means.switch.split(&self.name, split) {
             error!(service = %self.name, %unknown, "the routes do not know this service");
         }
-    }
-
-    async fn start(self: &Arc<Self>, spec: Spec, slot: Slot) -> Result<Process, Why> {
-        let process = process::start(spec).await.map_err(|cause| Why {
-            hint: cause.hint().map(Into::into),
-            ..Why::new(Kind::NotStarted, cause.to_string())
-        })?;
-        let site = self.clone();
-        let watched = process.clone();
-        self.tasks.spawn(async move {
-            let exit = watched.exited().await;
-            // Closed only when the daemon ends.
-            let _ = site.exits.send((slot, exit)).await;
-        });
-        Ok(process)
-    }
-
-    /// What to run for a placement at a port.
-    fn spec(&self, at: Placement, port: u16) -> Result<Spec, Why> {
-        let release = at.release_of(&self.name);
-        let gone = || {
-            Why::new(
-                Kind::NoRelease,
-                format!("{release}: its files are not in the store"),
-            )
-            .hint("deploy it again from its source")
-        };
-        let record = self
-            .ledger()
-            .releases
-            .get(&at.release)
-            .cloned()
-            .ok_or_else(gone)?;
-        let stored = self.store.get(&record.digest).ok_or_else(gone)?;
-        let folder = self.means.state.service(&self.name);
-        let (program, cwd) = stored
-            .command(&self.config.run, &record.args, &folder.join("data"))
-            .map_err(|refused| Why {
-                hint: refused.hint.clone(),
-                ..Why::new(Kind::NotStarted, refused.text.clone())
-            })?;
-        let port_text = port.to_string();
-        // What is no UTF-8 is left out: it could not be told to the shim.
-        let mut env: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| !is_ours(name))
-            .collect();
-        env.extend([
-            ("PORT".into(), port_text.clone()),
-            ("HOST".into(), Ipv4Addr::LOCALHOST.to_string()),
-            ("HOTCTL_SERVICE".into(), self.name.to_string()),
-            ("HOTCTL_RELEASE".into(), release.to_string()),
-        ]);
-        Ok(Spec {
-            program: program
-                .into_iter()
-                .map(|word| word.replace("{port}", &port_text))
-                .collect(),
-            env,
-            cwd,
-            log: self.log_path(at),
-            log_size: self.config.logs.file_size,
-            listener: None,
-            notify: match self.config.health.kind {
-                HealthKind::Notify => process::Notify::Yes,
-                _ => process::Notify::No,
-            },
-        })
-    }
-
-    fn log_path(&self, at: Placement) -> PathBuf {
-        self.means
-            .state
-            .service(&self.name)
-            .join("logs")
-            .join(format!("{}.{}.log", at.release, at.slot.0))
+        drop(inner);
+        // Whoever watches what is live looks again.
+        self.stirred.notify_waiters();
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -421,21 +240,4 @@ pub enum Keep {
     IfWritten,
     /// It is true all the same: for what leads back, and for what has already happened.
     Anyway,
-}
-
-/// Variables that speak to the daemon and would mislead an app that inherits them.
-fn is_ours(name: &str) -> bool {
-    name.starts_with("HOTCTL_")
-        || name.starts_with("LISTEN_")
-        || name.starts_with("WATCHDOG_")
-        || matches!(
-            name,
-            "NOTIFY_SOCKET"
-                | "INVOCATION_ID"
-                | "JOURNAL_STREAM"
-                | "RUNTIME_DIRECTORY"
-                | "STATE_DIRECTORY"
-                | "PORT"
-                | "HOST"
-        )
 }

@@ -60,6 +60,10 @@ pub enum Kind {
     NotOwned,
     /// It could not be started at all: no such program, no permission, a text file busy.
     NotStarted,
+    /// The command that runs before it failed.
+    BeforeStart,
+    /// It failed too many requests in a row, soon after it went live.
+    RequestsFailed,
     /// No port was free.
     NoPort,
     /// The release is not in the store, or no longer whole.
@@ -80,12 +84,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, so that a metric can exist before its first failure.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Exited,
         Self::NotHealthy,
         Self::WrongPort,
         Self::NotOwned,
         Self::NotStarted,
+        Self::BeforeStart,
+        Self::RequestsFailed,
         Self::NoPort,
         Self::NoRelease,
         Self::NotRecorded,
@@ -104,6 +110,8 @@ impl Kind {
             Self::WrongPort => "wrong_port",
             Self::NotOwned => "not_owned",
             Self::NotStarted => "not_started",
+            Self::BeforeStart => "before_start",
+            Self::RequestsFailed => "requests_failed",
             Self::NoPort => "no_port",
             Self::NoRelease => "no_release",
             Self::NotRecorded => "not_recorded",

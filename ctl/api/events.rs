@@ -1,7 +1,6 @@
 //! The shapes of what happens: the lines of an order's answer, and the events of the journal.
 
-use std::net::SocketAddr;
-
+use hotctl_config::Address;
 use hotctl_config::names::{ReleaseId, ServiceName, Slot};
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
@@ -9,6 +8,7 @@ use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOf, Schema, Type};
 use utoipa::openapi::{Ref, RefOr};
 use utoipa::{IntoParams, PartialSchema, ToSchema};
 
+use super::OpenRequests;
 use super::record::Verb;
 use crate::who::Giver;
 
@@ -40,13 +40,30 @@ pub enum Progress {
         /// Counts the service's deployments.
         deployment: u32,
     },
-    /// The candidate runs and is being probed.
+    /// The command that runs before the candidate is started has begun.
+    BeforeStart {
+        /// The candidate.
+        release: ReleaseId,
+        /// The command, as a shell would read it.
+        command: String,
+    },
+    /// It has ended well.
+    BeforeStartDone {
+        /// The candidate.
+        release: ReleaseId,
+        /// How long it took.
+        took_ms: f64,
+    },
+    /// An instance of the candidate runs and is being probed.
     Started {
         /// The candidate.
         release: ReleaseId,
-        /// Where it must listen.
+        /// Which of its instances, from 0.
+        #[serde(default)]
+        instance: usize,
+        /// Where it must listen: `127.0.0.1:20417`, or `unix:` and a path.
         #[schema(value_type = String)]
-        address: SocketAddr,
+        address: Address,
         /// Its process.
         pid: u32,
         /// From the order to here.
@@ -70,6 +87,35 @@ pub enum Progress {
         /// How many probes that took.
         probes: u32,
     },
+    /// An instance of the candidate was asked for a path of `warmup`.
+    Warmed {
+        /// The candidate.
+        release: ReleaseId,
+        /// Which of its instances, from 0.
+        instance: usize,
+        /// What was asked for.
+        path: String,
+        /// The status of the answer; none if there was no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// Why there was no answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+        /// How long it took.
+        took_ms: f64,
+    },
+    /// The command that runs after the flip has ended.
+    OnLive {
+        /// The release that is live.
+        release: ReleaseId,
+        /// The command, as a shell would read it.
+        command: String,
+        /// How long it took.
+        took_ms: f64,
+        /// Why it failed, if it did; the release stays live.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// Every new request goes to the candidate.
     Flipped {
         /// The candidate.
@@ -83,6 +129,9 @@ pub enum Progress {
         release: ReleaseId,
         /// How many.
         requests: usize,
+        /// The same by kind.
+        #[serde(default)]
+        open: OpenRequests,
     },
     /// The old release has no request any more, or its time is over.
     Drained {
@@ -90,8 +139,11 @@ pub enum Progress {
         release: ReleaseId,
         /// Since the flip.
         took_ms: f64,
-        /// How many were ended because their `drain` was over.
+        /// How many were still open when the time of their kind was over, and were ended.
         open: usize,
+        /// The same by kind.
+        #[serde(default)]
+        cut: OpenRequests,
     },
     /// Traffic was taken back from the candidate.
     Reverting {
@@ -149,11 +201,14 @@ pub struct Summary {
     pub release: ReleaseId,
     /// Counts the service's deployments.
     pub deployment: u32,
-    /// Where it runs.
+    /// Where it runs; of several instances, the first.
     #[schema(value_type = String)]
-    pub address: SocketAddr,
-    /// Its process.
+    pub address: Address,
+    /// Its process; of several, the first.
     pub pid: u32,
+    /// How many instances serve.
+    #[serde(default = "one")]
+    pub instances: usize,
     /// From the order to the process running.
     pub start_ms: f64,
     /// From the process running to its first accepted connection; none if not observed.
@@ -169,10 +224,17 @@ pub struct Summary {
     /// command did not wait for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_ms: Option<f64>,
-    /// Requests of the old release that were ended because their `drain` was over.
+    /// Requests of the old release that were ended when the time of their kind was over.
     pub open: usize,
+    /// The same by kind.
+    #[serde(default)]
+    pub cut: OpenRequests,
     /// From the order to here.
     pub total_ms: f64,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// What the journal holds of one instant: a line of `GET /v1/events`, beside its number, its time and
@@ -213,17 +275,23 @@ pub enum Noted {
         release: ReleaseId,
         /// In which slot.
         slot: Slot,
+        /// Which of its instances, from 0.
+        #[serde(default)]
+        instance: usize,
         /// Its process.
         pid: u32,
         /// How: `exit status 1`, `signal SIGKILL`.
         exit: String,
     },
-    /// It was started again.
+    /// It was started again and serves.
     InstanceRestarted {
         /// Of which release.
         release: ReleaseId,
         /// In which slot.
         slot: Slot,
+        /// Which of its instances, from 0.
+        #[serde(default)]
+        instance: usize,
         /// Its new process.
         pid: u32,
     },
@@ -233,6 +301,9 @@ pub enum Noted {
         release: ReleaseId,
         /// In which slot.
         slot: Slot,
+        /// Which of its instances, from 0.
+        #[serde(default)]
+        instance: usize,
         /// What the last probe, or the last request, said.
         text: String,
     },
@@ -242,6 +313,9 @@ pub enum Noted {
         release: ReleaseId,
         /// In which slot.
         slot: Slot,
+        /// Which of its instances, from 0.
+        #[serde(default)]
+        instance: usize,
     },
     /// Traffic has flipped back without anybody asking.
     FlipBack {

@@ -53,6 +53,11 @@ pub fn init(init: &cli::Init, form: Form) -> Result<(), Fault> {
     }
 }
 
+/// `hotctl alerts`.
+pub fn alerts() -> Result<(), Fault> {
+    say(include_str!("../alerts/hotctl.yml").trim_end())
+}
+
 /// `hotctl completions`.
 pub fn completions(asked: &cli::Completions) -> Result<(), Fault> {
     let mut script = Vec::new();

@@ -3,7 +3,7 @@
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{plural, time};
-use crate::api::{EventLine, Missing, Noted, Progress};
+use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress};
 use crate::paint::{BAD, GOOD, LOOK, QUIET, in_style};
 
 /// An event as a line, if it has one of its own.
@@ -17,10 +17,17 @@ pub fn event(progress: &Progress) -> Option<String> {
             address,
             pid,
             took_ms,
+            ..
         } => format!(
             "{release} started on {address}, pid {pid} ({})",
             time(*took_ms)
         ),
+        Progress::BeforeStart { release, command } => {
+            format!("{release} before_start: {command}")
+        }
+        Progress::BeforeStartDone { release, took_ms } => {
+            format!("{release} before_start done in {}", time(*took_ms))
+        }
         Progress::Waiting { .. } => return None,
         Progress::Healthy {
             release,
@@ -31,6 +38,36 @@ pub fn event(progress: &Progress) -> Option<String> {
             time(*took_ms),
             plural(usize::try_from(*probes).unwrap_or(0))
         ),
+        Progress::Warmed {
+            release,
+            path,
+            status,
+            error,
+            took_ms,
+            ..
+        } => {
+            let what = match (status, error) {
+                (Some(status), _) => status.to_string(),
+                (None, Some(error)) => error.clone(),
+                (None, None) => "no answer".to_owned(),
+            };
+            format!("{release} warm-up {path}: {what} ({})", time(*took_ms))
+        }
+        Progress::OnLive {
+            release,
+            command,
+            took_ms,
+            error: None,
+        } => format!("{release} on_live done in {}: {command}", time(*took_ms)),
+        Progress::OnLive {
+            release,
+            command,
+            error: Some(error),
+            ..
+        } => format!(
+            "{release} on_live {}, and the release stays live: {command}: {error}",
+            in_style(BAD, "failed")
+        ),
         Progress::Flipped { release, took_us } => {
             format!(
                 "{release} {}: flipped in {}",
@@ -38,23 +75,24 @@ pub fn event(progress: &Progress) -> Option<String> {
                 time(took_us / 1e3)
             )
         }
-        Progress::Draining { release, requests } => format!(
-            "{release} draining: {requests} request{} in flight",
-            plural(*requests)
-        ),
+        Progress::Draining { release, open, .. } => {
+            format!("{release} draining: {} in flight", kinds(open))
+        }
         Progress::Drained {
             release,
             took_ms,
             open: 0,
+            ..
         } => format!("{release} drained in {}", time(*took_ms)),
         Progress::Drained {
             release,
             took_ms,
-            open,
+            cut,
+            ..
         } => format!(
-            "{release} had {open} request{} that did not end within its drain, {}: cut",
-            plural(*open),
-            time(*took_ms)
+            "{release} drained in {}: {} ended, their time was over (drain)",
+            time(*took_ms),
+            kinds(cut),
         ),
         Progress::Reverting { release, .. } => {
             format!("{release} {}", in_style(LOOK, "taken back"))
@@ -83,6 +121,24 @@ pub fn event(progress: &Progress) -> Option<String> {
             None => return None,
         },
     })
+}
+
+/// What is in flight: `2 requests, 1 WebSocket`.
+pub fn kinds(open: &OpenRequests) -> String {
+    let counted = [
+        (open.requests, "request"),
+        (open.websockets, "WebSocket"),
+        (open.streams, "stream"),
+    ];
+    let words: Vec<String> = counted
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}{}", plural(*count)))
+        .collect();
+    match words.is_empty() {
+        true => "nothing".to_owned(),
+        false => words.join(", "),
+    }
 }
 
 /// An event of the journal as a line.

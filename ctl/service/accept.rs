@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hotctl_config::names::ReleaseId;
+use hotctl_config::names::{Digest, ReleaseId};
 use hotctl_config::units::brief;
 use hotctl_deploy::ledger::{Ledger, Release, Traffic};
 use hotctl_deploy::why::{Kind, Why};
@@ -68,16 +68,22 @@ impl Desk {
     pub(super) async fn deployment(&mut self, order: Order) {
         let Order { wish, tell, .. } = order;
         let ledger = self.site.ledger();
+        let environment = match (&wish, self.site.environment()) {
+            (_, Ok(environment)) => Some(environment),
+            // It could not be started; what goes back or out of service may have no need of it.
+            (Wish::Deploy { .. }, Err(why)) => return self.refuse(&tell, why),
+            (_, Err(_)) => None,
+        };
         let free = self.queue.waiting().is_none() && (self.active.is_none() || self.is_warm());
         if free
             && let Some(serving) = self.serving(&ledger)
-            && is_same(&wish, &ledger, serving)
+            && is_same(&wish, environment, &ledger, serving)
         {
             return tell.tell(Progress::Unchanged {
                 release: ledger.id(serving),
             });
         }
-        let accepted = match self.accept(wish, tell.clone()) {
+        let accepted = match self.accept(wish, environment, tell.clone()) {
             Ok(accepted) => accepted,
             Err(why) => return self.refuse(&tell, why),
         };
@@ -93,7 +99,12 @@ impl Desk {
     }
 
     /// Give an order its numbers, and a record.
-    fn accept(&self, wish: Wish, tell: Teller) -> Result<Accepted, Why> {
+    fn accept(
+        &self,
+        wish: Wish,
+        environment: Option<Digest>,
+        tell: Teller,
+    ) -> Result<Accepted, Why> {
         let ledger = self.site.ledger();
         let (release, goal) = match wish {
             Wish::Deploy {
@@ -108,7 +119,7 @@ impl Desk {
                     name,
                     created_ms: now_ms(),
                     proved: false,
-                    environment: None,
+                    environment,
                 };
                 let number = self.site.note(|ledger| ledger.add(release));
                 (number, Goal::Fresh(unchanged))
@@ -268,27 +279,30 @@ fn current(ledger: &Ledger) -> Option<u32> {
 }
 
 /// Whether a wish is what is true already.
-fn is_same(wish: &Wish, ledger: &Ledger, serving: u32) -> bool {
+fn is_same(wish: &Wish, environment: Option<Digest>, ledger: &Ledger, serving: u32) -> bool {
     match wish {
         Wish::Deploy {
             digest,
             args,
             unchanged: Unchanged::Nothing,
             ..
-        } => ledger
-            .releases
-            .get(&serving)
-            .is_some_and(|release| release.digest == *digest && release.args == *args),
+        } => ledger.releases.get(&serving).is_some_and(|release| {
+            release.digest == *digest && release.args == *args && release.environment == environment
+        }),
         Wish::Rollback { to } => *to == Some(serving),
         Wish::Start => true,
         Wish::Deploy { .. } | Wish::Restart | Wish::Stop | Wish::Cancel(_) => false,
     }
 }
 
-/// Whether two releases are the same content with the same arguments.
+/// Whether two releases are the same content with the same arguments in the same environment.
 fn are_same(ledger: &Ledger, one: u32, other: u32) -> bool {
     match (ledger.releases.get(&one), ledger.releases.get(&other)) {
-        (Some(one), Some(other)) => one.digest == other.digest && one.args == other.args,
+        (Some(one), Some(other)) => {
+            one.digest == other.digest
+                && one.args == other.args
+                && one.environment == other.environment
+        }
         _ => false,
     }
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use hotctl_config::ReleaseId;
+use hotctl_deploy::logs;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::process::Process;
 use hotctl_proxy::Open;
@@ -14,17 +16,25 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::{Drain, Keep, Site};
+use super::slot::State;
+use super::{Keep, Site};
 
 /// How many releases may drain at once; the oldest beyond that is cut first.
 const MAX_DRAINING: usize = 3;
+
+/// The wait for the last answer of a pool that lost its traffic.
+#[derive(Debug)]
+pub(super) struct Drain {
+    over: watch::Receiver<bool>,
+    _task: AbortOnDropHandle<()>,
+}
 
 /// How a drain ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Drained {
     pub took: Duration,
-    /// What was ended because its time was over.
-    pub open: Open,
+    /// What was open when its time was over, and was ended.
+    pub cut: Open,
 }
 
 impl Site {
@@ -37,7 +47,7 @@ impl Site {
             drop(inner);
             then(Drained {
                 took: Duration::ZERO,
-                open: Open::default(),
+                cut: Open::default(),
             });
             return;
         };
@@ -47,14 +57,14 @@ impl Site {
         let switching = self.means.traffic.switching(&self.name);
         let task = self.tasks.spawn(async move {
             let began = Instant::now();
-            let open = site.means.switch.retire(&pool, &site.config.drain).await;
+            let cut = site.means.switch.retire(&pool, &site.config.drain).await;
             let took = began.elapsed();
-            site.count_cut(pool.release(), open);
+            site.count_cut(pool.release(), cut);
             site.means.metrics.drain(&site.name, took);
             drop(switching);
             // A retirement waits for this; that nobody does yet is no failure.
             let _ = tell.send(true);
-            then(Drained { took, open });
+            then(Drained { took, cut });
         });
         running.drain = Some(Drain {
             over,
@@ -101,25 +111,35 @@ impl Site {
             // In a hurry, or never drained: nothing is left open on a process that is ended.
             let cut = pool.cut_now().await;
             self.count_cut(&release, cut);
+            // What the app still sees open would hold up its end.
             pool.close_idle();
         }
         self.inner().draining.retain(|(slot, _)| *slot != at.slot);
-        let process = {
+        let processes: Vec<Process> = {
             let mut inner = self.inner();
-            inner.slots.get_mut(&at.slot).map(|running| {
-                running.alive = false;
-                running.process.clone()
+            let running = inner.slots.get_mut(&at.slot);
+            running.map_or_else(Vec::new, |running| {
+                let ending = running.instances.iter_mut();
+                ending
+                    .map(|one| {
+                        one.state = State::Replacing;
+                        one.process.clone()
+                    })
+                    .collect()
             })
         };
-        if let Some(process) = process {
-            let stopped = process.stop(self.config.stop_timeout).await;
+        let stops = processes
+            .iter()
+            .map(|process| process.stop(self.config.stop_timeout));
+        for stopped in join_all(stops).await {
             info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
         }
         let removed = self.inner().slots.remove(&at.slot);
         if let Some(removed) = removed {
-            // The same as above, but where it was being started again in that instant.
-            removed.process.stop(self.config.stop_timeout).await;
+            // The same as above, but where one was being started again in that instant.
+            removed.stop(self.config.stop_timeout).await;
         }
+        self.means.traffic.release_retired(&release);
         let gone = self
             .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
             .await;
@@ -144,16 +164,15 @@ impl Site {
 
     /// End every process of the service, side by side; for the daemon's own end.
     pub async fn stop_everything(&self) {
-        let processes: Vec<Process> = self
-            .inner()
-            .slots
-            .values()
-            .map(|r| r.process.clone())
-            .collect();
+        let processes: Vec<Process> = {
+            let inner = self.inner();
+            let instances = inner.slots.values().flat_map(|r| &r.instances);
+            instances.map(|one| one.process.clone()).collect()
+        };
         let stops = processes
             .iter()
             .map(|process| process.stop(self.config.stop_timeout));
-        futures_util::future::join_all(stops).await;
+        join_all(stops).await;
     }
 
     /// Forget the oldest releases beyond `keep_releases`, their content and their logs.
@@ -196,5 +215,21 @@ impl Site {
                 }
             }
         }
+    }
+
+    /// Keep the logs of the service within their bound, in the background.
+    pub fn trim_logs(self: &Arc<Self>) {
+        let site = self.clone();
+        self.tasks.spawn_blocking(move || {
+            let in_use: Vec<PathBuf> = {
+                let inner = site.inner();
+                let instances = inner.slots.values().flat_map(|r| &r.instances);
+                instances.map(|one| one.spec.log.clone()).collect()
+            };
+            let total = site.config.logs.total_size;
+            if let Err(cause) = logs::trim(&site.logs(), total, &in_use) {
+                warn!(service = %site.name, %cause, "cannot remove old logs");
+            }
+        });
     }
 }

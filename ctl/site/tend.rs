@@ -1,130 +1,375 @@
-//! What runs is looked after: probed as long as it serves or may serve again, and started again when
-//! it dies.
+//! What runs is looked after: probed as long as it serves or may serve again, and an instance that
+//! died or is not healthy is started again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotctl_config::names::Slot;
-use hotctl_deploy::probe::probe;
+use futures_util::future::join_all;
+use hotctl_config::Slot;
+use hotctl_deploy::machine::Placement;
+use hotctl_deploy::probe;
 use hotctl_deploy::process::Exit;
-use tracing::{error, warn};
+use hotctl_proxy::Standing;
+use tracing::{error, info, warn};
 
-use super::{Health, Site};
+use super::slot::{Health, Started, State, start};
+use super::{Ended, Site};
+use crate::api::Noted;
+
+/// Why an instance is started again; the `reason` label of `hotctl_process_restarts_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// It ended by itself.
+    Exited,
+    /// `fall` probes in a row failed.
+    Unhealthy,
+    /// `max_failures` requests in a row failed.
+    RequestsFailed,
+}
+
+impl Loss {
+    /// Every reason, so that a series can exist before its first event.
+    pub const ALL: [Self; 3] = [Self::Exited, Self::Unhealthy, Self::RequestsFailed];
+
+    /// The label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Exited => "exited",
+            Self::Unhealthy => "unhealthy",
+            Self::RequestsFailed => "requests_failed",
+        }
+    }
+}
 
 impl Site {
-    /// The live process of `slot` died: start it again in its place, after a pause that grows with
-    /// each early death. Requests meanwhile are retried by the proxy within `timeouts.retry`.
-    pub fn revive(self: &Arc<Self>, slot: Slot, exit: &Exit) {
-        let (at, pause, port) = {
+    /// A process ended by itself: start it again in its place, after a pause that grows with each
+    /// early death. Where it was the only one, requests meanwhile are retried by the proxy within
+    /// `timeouts.retry`.
+    pub fn revive(self: &Arc<Self>, ended: &Ended) {
+        let (at, pause) = {
             let mut inner = self.inner();
-            let Some(running) = inner.slots.get_mut(&slot) else {
+            let Some(running) = inner.slots.get_mut(&ended.slot) else {
                 return;
             };
-            running.alive = false;
-            running.health.text = format!("exited: {exit}");
-            let pause = running
-                .backoff
-                .died_after(running.since.elapsed(), fastrand::f64());
-            (running.at, pause, running.address.port())
+            let at = running.at;
+            let Some(one) = running.instances.get_mut(ended.instance) else {
+                return;
+            };
+            if one.state != State::Dead {
+                return;
+            }
+            one.state = State::Resting;
+            let pause = one.backoff.died_after(one.since.elapsed(), fastrand::f64());
+            (at, pause)
         };
         let release = at.release_of(&self.name);
-        warn!(%release, %slot, %exit, ?pause, "the live process ended by itself: starting it again");
-        let site = self.clone();
+        warn!(%release, instance = ended.instance, exit = %ended.exit, ?pause,
+            "a serving process ended by itself: starting it again");
+        self.note_exit(at, ended);
+        let (site, slot, instance) = (self.clone(), ended.slot, ended.instance);
         self.tasks.spawn(async move {
             tokio::time::sleep(pause).await;
-            if !site.inner().slots.contains_key(&slot) {
-                return;
-            }
-            let started = match site.spec(at, port) {
-                Ok(spec) => site
-                    .start(spec.clone(), slot)
-                    .await
-                    .map(|process| (process, spec)),
-                Err(why) => Err(why),
-            };
-            match started {
-                Ok((process, spec)) => {
-                    let kept = {
-                        let mut inner = site.inner();
-                        match inner.slots.get_mut(&slot) {
-                            Some(running) => {
-                                running.process = process.clone();
-                                running.spec = spec;
-                                running.alive = true;
-                                running.since = Instant::now();
-                                running.restarts += 1;
-                                running.health.text = "starting".into();
-                                true
-                            }
-                            None => false,
-                        }
-                    };
-                    if !kept {
-                        process.stop(Duration::ZERO).await;
-                    }
-                }
-                Err(why) => {
-                    error!(%release, %why, "cannot start the live release again");
-                    // As if it had died at once: the service's task asks for the next try.
-                    let again = site.exits.send((slot, Exit::NotStarted(why.text))).await;
-                    drop(again);
-                }
-            }
+            site.renew(slot, instance, Loss::Exited).await;
         });
     }
 
-    /// Probe what serves and what is warm, each `interval`, as long as the service exists.
-    pub async fn keep_probing(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(self.config.health.interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tick.tick().await;
-            let due: Vec<_> = {
-                let inner = self.inner();
-                inner
-                    .slots
-                    .values()
-                    .filter(|r| r.alive && matches!(inner.role(r.at), "live" | "warm"))
-                    .map(|r| {
-                        (
-                            r.at.slot,
-                            r.process.clone(),
-                            r.address.into(),
-                            r.spec.clone(),
-                        )
-                    })
-                    .collect()
+    /// Let the journal know that a process ended by itself.
+    pub fn note_exit(&self, at: Placement, ended: &Ended) {
+        self.journal(Noted::InstanceExited {
+            release: at.release_of(&self.name),
+            slot: at.slot,
+            instance: ended.instance,
+            pid: ended.pid,
+            exit: ended.exit.to_string(),
+        });
+    }
+
+    fn journal(&self, noted: Noted) {
+        self.means.journal.note(Some(&self.name), noted);
+    }
+
+    /// An instance that is not well leaves the pool and is started again, if another is well. Says
+    /// whether it is.
+    fn replace(self: &Arc<Self>, slot: Slot, instance: usize, loss: Loss) -> bool {
+        let process = {
+            let mut inner = self.inner();
+            let fall = self.config.health.fall;
+            let Some(running) = inner.slots.get_mut(&slot) else {
+                return false;
             };
-            for (slot, process, address, spec) in due {
-                let began = Instant::now();
-                let answer = probe(&process, &address, &spec, &self.config.health).await;
-                self.means
-                    .metrics
-                    .probe(&self.name, answer.is_ok(), began.elapsed());
-                if let Some(running) = self.inner().slots.get_mut(&slot) {
-                    running.health = match answer {
-                        Ok(_) => Health::good(),
-                        Err(miss) => Health {
-                            text: miss.to_string(),
-                            misses: running.health.misses.saturating_add(1),
-                        },
-                    };
+            let others = running.instances.iter().enumerate().any(|(n, one)| {
+                n != instance && one.state == State::Up && one.health.misses < fall
+            });
+            let Some(one) = running.instances.get_mut(instance) else {
+                return false;
+            };
+            if !others || one.state != State::Up {
+                return false;
+            }
+            one.state = State::Replacing;
+            running.losses = running.losses.saturating_add(1);
+            running.pool.set(instance, Standing::Down);
+            one.process.clone()
+        };
+        self.stirred.notify_waiters();
+        warn!(service = %self.name, %slot, instance, reason = loss.label(),
+            "an instance is not well: it leaves the pool and is started again");
+        let site = self.clone();
+        self.tasks.spawn(async move {
+            process.stop(site.config.stop_timeout).await;
+            site.renew(slot, instance, loss).await;
+        });
+        true
+    }
+
+    /// Start an instance again at its place, prove it, and let it serve.
+    async fn renew(self: Arc<Self>, slot: Slot, instance: usize, loss: Loss) {
+        let (at, address, listener) = {
+            let inner = self.inner();
+            let Some(running) = inner.slots.get(&slot) else {
+                return;
+            };
+            let Some(one) = running.instances.get(instance) else {
+                return;
+            };
+            if let Err(cause) = one.place.clear() {
+                warn!(service = %self.name, %slot, instance, %cause, "a socket cannot be removed");
+            }
+            let place = &one.place;
+            (running.at, place.address().clone(), place.listener())
+        };
+        let started = match self.spec(at, instance, &address, listener) {
+            Ok(spec) => {
+                let start = start(spec.clone()).await;
+                start.map(|process| (process, spec))
+            }
+            Err(why) => Err(why),
+        };
+        let (process, spec) = match started {
+            Ok(started) => started,
+            Err(why) => {
+                let release = at.release_of(&self.name);
+                error!(%release, instance, %why, "cannot start a serving process again");
+                if let Some(running) = self.inner().slots.get_mut(&slot)
+                    && let Some(one) = running.instances.get_mut(instance)
+                {
+                    one.state = State::Dead;
+                }
+                // As if it had died at once: the service's task asks for the next try.
+                let ended = Ended {
+                    slot,
+                    instance,
+                    pid: 0,
+                    exit: Exit::NotStarted(why.text),
+                };
+                let again = self.exits.send(ended).await;
+                drop(again);
+                return;
+            }
+        };
+        let started = {
+            let mut inner = self.inner();
+            let one = inner
+                .slots
+                .get_mut(&slot)
+                .and_then(|running| running.instances.get_mut(instance));
+            one.map(|one| {
+                one.process = process.clone();
+                one.spec = spec.clone();
+                one.state = State::Starting;
+                one.since = Instant::now();
+                one.restarts += 1;
+                one.health = Health::because("starting");
+                Started {
+                    process: process.clone(),
+                    address,
+                    spec,
+                }
+            })
+        };
+        let Some(started) = started else {
+            process.stop(Duration::ZERO).await;
+            return;
+        };
+        self.watch(slot, instance, started.process.clone());
+        self.means.metrics.restarted(&self.name, loss);
+        self.let_serve(slot, instance, &started).await;
+    }
+
+    /// An instance of what is live was started with the daemon: prove it, in the background.
+    pub fn bring_up(self: &Arc<Self>, slot: Slot, instance: usize, started: Started) {
+        let site = self.clone();
+        self.tasks
+            .spawn(async move { site.let_serve(slot, instance, &started).await });
+    }
+
+    /// Prove an instance that was started again, and let it back into the pool.
+    async fn let_serve(&self, slot: Slot, instance: usize, started: &Started) {
+        let proved = probe::prove(
+            &started.process,
+            &started.address,
+            &started.spec,
+            &self.health(&started.address),
+            self.config.start_timeout,
+            |_| {},
+        )
+        .await;
+        match proved {
+            Ok(_) => {
+                self.proved(slot, instance);
+                self.stirred.notify_waiters();
+                info!(service = %self.name, %slot, instance, "a process serves again");
+                if let Some(at) = self.at(slot) {
+                    self.journal(Noted::InstanceRestarted {
+                        release: at.release_of(&self.name),
+                        slot,
+                        instance,
+                        pid: started.process.pid(),
+                    });
                 }
             }
-            self.probed.notify_waiters();
+            // Its end is heard of by itself.
+            Err(unhealthy) if unhealthy.exit.is_some() => {}
+            Err(unhealthy) => {
+                warn!(service = %self.name, %slot, instance, %unhealthy, "a process that was started again is not healthy: ending it");
+                started.process.stop(self.config.stop_timeout).await;
+            }
         }
     }
 
-    /// Resolves with the last probe's words once `fall` probes of a slot in a row have failed.
-    pub async fn fell(&self, slot: Slot) -> String {
+    /// Probe what serves and what is warm, each `interval`, as long as the service exists; and keep
+    /// the logs within their bounds.
+    pub async fn keep_probing(self: Arc<Self>) {
+        /// Logs grow slowly; looking at a folder is not free.
+        const TRIM: Duration = Duration::from_secs(60);
+        let mut tick = tokio::time::interval(self.config.health.interval);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut trimmed = Instant::now();
         loop {
-            let probed = self.probed.notified();
-            if let Some(running) = self.inner().slots.get(&slot)
-                && running.health.misses >= self.config.health.fall
-            {
-                return running.health.text.clone();
+            tick.tick().await;
+            let due: Vec<(Slot, usize, Started)> = {
+                let inner = self.inner();
+                let serving = inner
+                    .slots
+                    .values()
+                    .filter(|r| matches!(inner.role(r.at), "live" | "warm"));
+                serving
+                    .flat_map(|r| {
+                        let up = r.instances.iter().enumerate();
+                        up.filter(|(_, one)| one.state == State::Up)
+                            .map(|(n, one)| {
+                                let started = Started {
+                                    process: one.process.clone(),
+                                    address: one.place.address().clone(),
+                                    spec: one.spec.clone(),
+                                };
+                                (r.at.slot, n, started)
+                            })
+                    })
+                    .collect()
+            };
+            join_all(
+                due.iter()
+                    .map(|(slot, n, one)| self.look_at(*slot, *n, one)),
+            )
+            .await;
+            self.stirred.notify_waiters();
+            if trimmed.elapsed() >= TRIM {
+                trimmed = Instant::now();
+                self.trim_logs();
             }
-            probed.await;
+        }
+    }
+
+    /// Probe one instance.
+    async fn look_at(self: &Arc<Self>, slot: Slot, instance: usize, started: &Started) {
+        let began = Instant::now();
+        let health = self.health(&started.address);
+        let answer = probe::probe(&started.process, &started.address, &started.spec, &health).await;
+        self.means
+            .metrics
+            .probe(&self.name, answer.is_ok(), began.elapsed());
+        let (before, misses, text) = {
+            let mut inner = self.inner();
+            let one = inner
+                .slots
+                .get_mut(&slot)
+                .and_then(|running| running.instances.get_mut(instance));
+            let Some(one) = one else { return };
+            if one.state != State::Up || one.process.pid() != started.process.pid() {
+                // Another one meanwhile: this answer is not its own.
+                return;
+            }
+            let before = one.health.misses;
+            one.health = match answer {
+                Ok(_) => Health::good(),
+                Err(miss) => Health {
+                    text: miss.to_string(),
+                    misses: one.health.misses.saturating_add(1),
+                },
+            };
+            (before, one.health.misses, one.health.text.clone())
+        };
+        if let Some(at) = self.at(slot) {
+            let release = at.release_of(&self.name);
+            if misses == health.fall && before < misses {
+                warn!(%release, instance, last = text, "not healthy");
+                self.journal(Noted::Unhealthy {
+                    release,
+                    slot,
+                    instance,
+                    text,
+                });
+            } else if misses == 0 && before >= health.fall {
+                info!(%release, instance, "healthy again");
+                self.journal(Noted::HealthyAgain {
+                    release,
+                    slot,
+                    instance,
+                });
+            }
+        }
+        if misses >= health.fall {
+            self.replace(slot, instance, Loss::Unhealthy);
+        }
+    }
+
+    /// See to it that an instance whose requests fail is replaced, as long as the service exists.
+    pub async fn watch_requests(self: Arc<Self>) {
+        if self.config.max_failures == 0 || self.config.instances.get() == 1 {
+            return;
+        }
+        loop {
+            // Made before the look: what stirs in between is not missed.
+            let stirred = self.stirred.notified();
+            let live = {
+                let inner = self.inner();
+                let mut all = inner.slots.values();
+                all.find(|r| inner.role(r.at) == "live")
+                    .map(|r| (r.at.slot, r.pool.clone()))
+            };
+            let Some((slot, pool)) = live else {
+                stirred.await;
+                continue;
+            };
+            tokio::select! {
+                () = stirred => {}
+                (instance, streak) = pool.instance_failing(self.config.max_failures) => {
+                    warn!(service = %self.name, %slot, instance, failures = streak.count, last = streak.last, "requests fail");
+                    if let Some(at) = self.at(slot) {
+                        self.journal(Noted::Unhealthy {
+                            release: at.release_of(&self.name),
+                            slot,
+                            instance,
+                            text: format!("failed {} requests in a row: {}", streak.count, streak.last),
+                        });
+                    }
+                    if !self.replace(slot, instance, Loss::RequestsFailed) {
+                        // Nobody else is well: it stays, and is looked at again after the next probes.
+                        self.stirred.notified().await;
+                    }
+                }
+            }
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What a site shows of itself: to `status`, to metrics, to `logs`.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use hotctl_config::names::Slot;
+use hotctl_config::Address;
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::Placement;
+use hotctl_proxy::Open;
 
+use super::slot::{Instance, State};
 use super::{Inner, Site};
 use crate::metrics::ReleaseInfo;
 
@@ -16,10 +18,52 @@ use crate::metrics::ReleaseInfo;
 pub struct SlotView {
     pub at: Placement,
     pub role: &'static str,
-    pub address: SocketAddr,
-    pub pid: Option<u32>,
-    pub uptime: Duration,
+    pub open: Open,
     pub tickets: usize,
+    /// By their number; never empty.
+    pub instances: Vec<InstanceView>,
+}
+
+/// How an instance stands; the `state` of status and of `hotctl_instances`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    Starting,
+    Up,
+    Unhealthy,
+    Replacing,
+    Dead,
+}
+
+impl Shown {
+    /// Every state, so that a series can say 0.
+    pub const ALL: [Self; 5] = [
+        Self::Starting,
+        Self::Up,
+        Self::Unhealthy,
+        Self::Replacing,
+        Self::Dead,
+    ];
+
+    /// The word and the label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Up => "up",
+            Self::Unhealthy => "unhealthy",
+            Self::Replacing => "replacing",
+            Self::Dead => "dead",
+        }
+    }
+}
+
+/// What `status` says of one instance.
+#[derive(Debug, Clone)]
+pub struct InstanceView {
+    pub address: Address,
+    /// None while it does not run.
+    pub pid: Option<u32>,
+    pub state: Shown,
+    pub uptime: Duration,
     pub health: String,
     pub restarts: u32,
 }
@@ -27,6 +71,7 @@ pub struct SlotView {
 impl Site {
     /// What runs, by slot.
     pub fn slots(&self) -> Vec<SlotView> {
+        let fall = self.config.health.fall;
         let inner = self.inner();
         inner
             .slots
@@ -34,12 +79,9 @@ impl Site {
             .map(|r| SlotView {
                 at: r.at,
                 role: inner.role(r.at),
-                address: r.address,
-                pid: r.alive.then(|| r.process.pid()),
-                uptime: r.since.elapsed(),
+                open: r.pool.open(),
                 tickets: r.pool.tickets(),
-                health: r.health.text.clone(),
-                restarts: r.restarts,
+                instances: r.instances.iter().map(|one| view(one, fall)).collect(),
             })
             .collect()
     }
@@ -62,6 +104,38 @@ impl Site {
             .collect()
     }
 
+    /// For `hotctl_instances`: how many instances stand how, by role. What should be live is there
+    /// even where nothing of it runs.
+    pub fn instance_counts(&self) -> Vec<(&'static str, Shown, i64)> {
+        let fall = self.config.health.fall;
+        let inner = self.inner();
+        let mut counts: BTreeMap<&'static str, Vec<Shown>> = BTreeMap::new();
+        if inner.ledger.live.is_some() {
+            counts.entry("live").or_default();
+        }
+        for running in inner.slots.values() {
+            let standing = running.instances.iter().map(|one| one.standing(fall));
+            counts
+                .entry(inner.role(running.at))
+                .or_default()
+                .extend(standing);
+        }
+        let count = |all: &[Shown], state| {
+            let count = all.iter().filter(|one| **one == state).count();
+            i64::try_from(count).unwrap_or(i64::MAX)
+        };
+        counts
+            .iter()
+            .flat_map(|(role, all)| Shown::ALL.map(|state| (*role, state, count(all, state))))
+            .collect()
+    }
+
+    /// Until the hold of the deployment under way ends.
+    pub fn hold_left(&self) -> Option<Duration> {
+        let until = self.inner().hold_until?;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
     /// Since the deployment under way began.
     pub fn deployment_age(&self) -> Duration {
         self.inner()
@@ -69,19 +143,30 @@ impl Site {
             .map_or(Duration::ZERO, |began| began.elapsed())
     }
 
-    /// How many requests a slot still answers.
-    pub fn tickets(&self, slot: Slot) -> usize {
-        self.inner()
-            .slots
-            .get(&slot)
-            .map_or(0, |r| r.pool.tickets())
+    /// The log files of a release, the newest slot last, in it by instance.
+    pub fn logs_of(&self, release: u32) -> Vec<PathBuf> {
+        self.found_logs(release)
+            .into_iter()
+            .map(|(_, path)| path)
+            .collect()
     }
 
-    /// The log files of a release, the newest slot last.
-    pub fn logs_of(&self, release: u32) -> Vec<PathBuf> {
-        let folder = self.means.state.service(&self.name).join("logs");
+    /// The log files of a release's newest slot, by instance.
+    pub fn newest_logs_of(&self, release: u32) -> Vec<PathBuf> {
+        let found = self.found_logs(release);
+        let newest = found.last().map(|((slot, _), _)| *slot);
+        found
+            .into_iter()
+            .filter(|((slot, _), _)| Some(*slot) == newest)
+            .map(|(_, path)| path)
+            .collect()
+    }
+
+    /// By slot and instance.
+    fn found_logs(&self, release: u32) -> Vec<((u32, usize), PathBuf)> {
+        let folder = self.logs();
         let prefix = format!("{release}.");
-        let mut found: Vec<(u32, PathBuf)> = std::fs::read_dir(&folder)
+        let mut found: Vec<((u32, usize), PathBuf)> = std::fs::read_dir(&folder)
             .into_iter()
             .flatten()
             .flatten()
@@ -89,13 +174,15 @@ impl Site {
                 let name = entry.file_name().into_string().ok()?;
                 // In the moment in which a full file is put aside, only that one is there.
                 let name = name.strip_suffix(".1").unwrap_or(&name);
-                let slot = name.strip_prefix(&prefix)?.strip_suffix(".log")?;
-                Some((slot.parse().ok()?, folder.join(name)))
+                let rest = name.strip_prefix(&prefix)?.strip_suffix(".log")?;
+                let (slot, instance) = rest.split_once('.').unwrap_or((rest, "0"));
+                let place = (slot.parse().ok()?, instance.parse().ok()?);
+                Some((place, folder.join(name)))
             })
             .collect();
         found.sort();
         found.dedup();
-        found.into_iter().map(|(_, path)| path).collect()
+        found
     }
 }
 
@@ -115,5 +202,16 @@ impl Inner {
         } else {
             "candidate"
         }
+    }
+}
+
+fn view(one: &Instance, fall: u32) -> InstanceView {
+    InstanceView {
+        address: one.place.address().clone(),
+        pid: (!matches!(one.state, State::Dead | State::Resting)).then(|| one.process.pid()),
+        state: one.standing(fall),
+        uptime: one.since.elapsed(),
+        health: one.health.text.clone(),
+        restarts: one.restarts,
     }
 }

@@ -1,0 +1,374 @@
+//! What runs in a slot: the instances of one release, each at its place, and their pool. Starts and
+//! ends them; when that is due is decided elsewhere.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use hotctl_config::{Address, Slot};
+use hotctl_deploy::machine::Placement;
+use hotctl_deploy::process::{self, Exit, Process, Spec};
+use hotctl_deploy::restart::Backoff;
+use hotctl_deploy::why::{Kind, Why};
+use hotctl_proxy::{Open, Pool, Standing};
+
+use super::place::Place;
+use super::retire::Drain;
+use super::view::Shown;
+use super::{Ended, Site};
+
+/// What runs in a slot.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub at: Placement,
+    pub pool: Pool,
+    /// As many as the configuration says, by their number; never empty.
+    pub instances: Vec<Instance>,
+    pub drain: Option<Drain>,
+    /// How often an instance died, or had to be replaced, since the release went live.
+    pub losses: u32,
+}
+
+/// One process of a release, at its place.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub place: Place,
+    pub process: Process,
+    /// What it was started as; probes by command run in the same environment.
+    pub spec: Spec,
+    pub state: State,
+    pub since: Instant,
+    pub health: Health,
+    pub backoff: Backoff,
+    pub restarts: u32,
+}
+
+/// How an instance stands, as it is steered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It was started, and has not proved itself yet.
+    Starting,
+    /// It serves, or could.
+    Up,
+    /// It is being ended to be started again: it was not healthy.
+    Replacing,
+    /// It ended by itself.
+    Dead,
+    /// It ended, and is started again after a pause.
+    Resting,
+}
+
+/// What the last probe said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Health {
+    pub text: String,
+    pub misses: u32,
+}
+
+impl Health {
+    pub fn good() -> Self {
+        Self::because("healthy")
+    }
+
+    /// Not probed, for this reason.
+    pub fn because(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            misses: 0,
+        }
+    }
+}
+
+/// A release that was started.
+#[derive(Debug, Clone)]
+pub struct Launched {
+    /// By their number; never empty.
+    pub instances: Vec<Started>,
+}
+
+/// One instance that was started.
+#[derive(Debug, Clone)]
+pub struct Started {
+    pub process: Process,
+    pub address: Address,
+    pub spec: Spec,
+}
+
+impl Launched {
+    /// The first instance; the only one, as a rule.
+    pub fn first(&self) -> Option<&Started> {
+        self.instances.first()
+    }
+
+    /// The logs of all instances.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        let specs = self.instances.iter().map(|started| &started.spec);
+        specs.map(|spec| spec.log.clone()).collect()
+    }
+}
+
+impl Site {
+    /// Run a release in a slot, all its instances at fresh places. Nothing is sent there by this.
+    ///
+    /// # Errors
+    /// Why it does not run; nothing of it is left then.
+    pub async fn launch(self: &Arc<Self>, at: Placement) -> Result<Launched, Why> {
+        let site = self.clone();
+        let linked = tokio::task::spawn_blocking(move || site.persist(at)).await;
+        linked.unwrap_or_else(|join| Err(Why::new(Kind::NotStarted, join.to_string())))?;
+        let count = usize::try_from(self.config.instances.get()).unwrap_or(usize::MAX);
+        let places = (0..count)
+            .map(|instance| {
+                let run = self.run_folder();
+                Place::take(
+                    self.config.address,
+                    &self.means.ports,
+                    &run,
+                    at.slot,
+                    instance,
+                )
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let starts = places
+            .iter()
+            .enumerate()
+            .map(|(instance, place)| async move {
+                let spec = self.spec(at, instance, place.address(), place.listener())?;
+                let process = start(spec.clone()).await?;
+                Ok::<_, Why>((process, spec))
+            });
+        let mut started = Vec::with_capacity(count);
+        let mut failed = None;
+        for start in join_all(starts).await {
+            match start {
+                Ok(one) => started.push(one),
+                Err(why) => failed = failed.or(Some(why)),
+            }
+        }
+        if let Some(why) = failed {
+            let stops = started.iter();
+            join_all(stops.map(|(process, _)| process.stop(Duration::ZERO))).await;
+            return Err(why);
+        }
+        let instances: Vec<Instance> = places
+            .into_iter()
+            .zip(started)
+            .map(|(place, (process, spec))| Instance {
+                place,
+                process,
+                spec,
+                state: State::Starting,
+                since: Instant::now(),
+                health: Health::because("starting"),
+                backoff: Backoff::default(),
+                restarts: 0,
+            })
+            .collect();
+        let mut addresses = instances.iter().map(|one| one.place.address().clone());
+        let Some(first) = addresses.next() else {
+            return Err(Why::new(Kind::NotStarted, "no instance to start"));
+        };
+        let more: Vec<Address> = addresses.collect();
+        let release = at.release_of(&self.name);
+        self.means.traffic.release_begins(&release);
+        let running = Running {
+            at,
+            pool: Pool::new(release, at.slot, first, &more, self.means.shards),
+            instances,
+            drain: None,
+            losses: 0,
+        };
+        let launched = running.launched();
+        self.inner().slots.insert(at.slot, running);
+        // Only now, so that a start that is given up leaves nobody who holds its processes.
+        for (instance, one) in launched.instances.iter().enumerate() {
+            self.watch(at.slot, instance, one.process.clone());
+        }
+        Ok(launched)
+    }
+
+    /// What runs in a slot, if all of it does.
+    pub fn launched(&self, at: Placement) -> Option<Launched> {
+        let inner = self.inner();
+        let running = inner.slots.get(&at.slot).filter(|r| r.at == at)?;
+        let whole = running
+            .instances
+            .iter()
+            .all(|one| matches!(one.state, State::Starting | State::Up));
+        whole.then(|| running.launched())
+    }
+
+    /// Whether a placement has a slot: it runs, or is being started again.
+    pub fn runs(&self, at: Placement) -> bool {
+        self.inner().slots.get(&at.slot).is_some_and(|r| r.at == at)
+    }
+
+    /// What a slot still answers, by kind.
+    pub fn in_flight(&self, slot: Slot) -> Open {
+        self.pool(slot)
+            .map_or_else(Open::default, |pool| pool.open())
+    }
+
+    /// Let something run beside all else; it does not outlive the daemon.
+    pub fn alongside(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// The instances of a slot that have ended by themselves.
+    pub fn dead(&self, slot: Slot) -> Vec<Ended> {
+        let inner = self.inner();
+        let instances = inner.slots.get(&slot).map(|r| &r.instances);
+        let all = instances.into_iter().flatten().enumerate();
+        all.filter(|(_, one)| one.state == State::Dead)
+            .filter_map(|(instance, one)| {
+                Some(Ended {
+                    slot,
+                    instance,
+                    pid: one.process.pid(),
+                    exit: one.process.exit()?,
+                })
+            })
+            .collect()
+    }
+
+    /// Whether an instance of a slot serves, or could.
+    pub fn is_up(&self, slot: Slot) -> bool {
+        self.inner().slots.get(&slot).is_some_and(Running::is_up)
+    }
+
+    /// Who runs in a slot.
+    pub(super) fn at(&self, slot: Slot) -> Option<Placement> {
+        self.inner().slots.get(&slot).map(|r| r.at)
+    }
+
+    /// The pool of a slot.
+    pub fn pool(&self, slot: Slot) -> Option<Pool> {
+        self.inner().slots.get(&slot).map(|r| r.pool.clone())
+    }
+
+    /// An instance has proved itself.
+    pub fn proved(&self, slot: Slot, instance: usize) {
+        let mut inner = self.inner();
+        if let Some(running) = inner.slots.get_mut(&slot)
+            && let Some(one) = running.instances.get_mut(instance)
+        {
+            one.state = State::Up;
+            one.health = Health::good();
+            running.pool.set(instance, Standing::Up);
+        }
+    }
+
+    /// End what runs in a slot at once and forget it: a start that is tried again elsewhere.
+    pub async fn discard(&self, slot: Slot) {
+        let running = self.inner().slots.remove(&slot);
+        if let Some(running) = running {
+            running.stop(Duration::ZERO).await;
+        }
+    }
+
+    /// Whether somebody else took a port of this slot between our look and the app's.
+    pub fn lost_a_port(&self, slot: Slot) -> bool {
+        let inner = self.inner();
+        let running = inner.slots.get(&slot);
+        running.is_some_and(|r| r.instances.iter().any(|one| one.place.is_taken()))
+    }
+
+    /// See to it that the end of a process is heard of.
+    pub(super) fn watch(self: &Arc<Self>, slot: Slot, instance: usize, process: Process) {
+        let site = self.clone();
+        self.tasks.spawn(async move {
+            let exit = process.exited().await;
+            site.hear_end(slot, instance, exit, &process).await;
+        });
+    }
+
+    async fn hear_end(&self, slot: Slot, instance: usize, exit: Exit, process: &Process) {
+        let ended = Ended {
+            slot,
+            instance,
+            pid: process.pid(),
+            exit,
+        };
+        if self.note_end(&ended, process) {
+            // Closed only when the daemon ends.
+            let _ = self.exits.send(ended).await;
+        }
+    }
+
+    /// Take note that a process has ended. Whether anybody needs to decide what follows: not where
+    /// it was ended on purpose, was another one's predecessor, or is known already.
+    fn note_end(&self, ended: &Ended, process: &Process) -> bool {
+        let mut inner = self.inner();
+        let running = inner.slots.get_mut(&ended.slot);
+        let Some(running) = running else { return false };
+        let Some(one) = running.instances.get_mut(ended.instance) else {
+            return false;
+        };
+        if one.process.pid() != process.pid()
+            || matches!(one.state, State::Replacing | State::Dead | State::Resting)
+        {
+            return false;
+        }
+        one.state = State::Dead;
+        one.health = Health::because(format!("exited: {}", ended.exit));
+        running.losses = running.losses.saturating_add(1);
+        running.pool.set(ended.instance, Standing::Down);
+        drop(inner);
+        self.stirred.notify_waiters();
+        true
+    }
+}
+
+impl Instance {
+    /// How it stands, as it is shown; unhealthy from `fall` failed probes in a row on.
+    pub fn standing(&self, fall: u32) -> Shown {
+        match self.state {
+            State::Starting => Shown::Starting,
+            State::Up if self.health.misses >= fall => Shown::Unhealthy,
+            State::Up => Shown::Up,
+            State::Replacing => Shown::Replacing,
+            State::Dead | State::Resting => Shown::Dead,
+        }
+    }
+}
+
+impl Running {
+    /// What is known of its instances to those who prove them.
+    fn launched(&self) -> Launched {
+        let started = |one: &Instance| Started {
+            process: one.process.clone(),
+            address: one.place.address().clone(),
+            spec: one.spec.clone(),
+        };
+        Launched {
+            instances: self.instances.iter().map(started).collect(),
+        }
+    }
+
+    /// End all processes, side by side, with all that they started. Whether something was killed.
+    pub async fn stop(&self, grace: Duration) -> Vec<process::Stopped> {
+        let stops = self.instances.iter().map(|one| one.process.stop(grace));
+        join_all(stops).await
+    }
+
+    /// Whether an instance serves, or could.
+    pub fn is_up(&self) -> bool {
+        self.instances.iter().any(|one| one.state == State::Up)
+    }
+
+    /// How the first instance that ended did so, if one has.
+    pub fn last_exit(&self) -> Option<Exit> {
+        let is_dead = |one: &&Instance| matches!(one.state, State::Dead | State::Resting);
+        let dead = self.instances.iter().find(is_dead)?;
+        dead.process.exit()
+    }
+}
+
+/// Start a process. If the future is dropped, nothing stays behind.
+pub(super) async fn start(spec: Spec) -> Result<Process, Why> {
+    process::start(spec).await.map_err(|cause| Why {
+        hint: cause.hint().map(Into::into),
+        ..Why::new(Kind::NotStarted, cause.to_string())
+    })
+}

@@ -1,0 +1,310 @@
+//! What is run for a placement: program, folder, environment, log. Looks at the store and reads the
+//! env file anew each time; starts nothing.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use hotctl_config::{Address, AddressKind, Digest, Health, HealthKind};
+use hotctl_deploy::fingerprint::fingerprint;
+use hotctl_deploy::machine::Placement;
+use hotctl_deploy::ports::Listener;
+use hotctl_deploy::process::{Notify, Spec};
+use hotctl_deploy::refused::Refused;
+use hotctl_deploy::release::{self, Stored};
+use hotctl_deploy::why::{Kind, Why};
+use hotctl_deploy::{env_file, persist};
+
+use super::Site;
+
+/// Files of instances are told apart by their number, the first has none.
+fn log_name(at: Placement, instance: usize) -> String {
+    match instance {
+        0 => format!("{}.{}.log", at.release, at.slot.0),
+        n => format!("{}.{}.{n}.log", at.release, at.slot.0),
+    }
+}
+
+impl Site {
+    /// What to run for an instance.
+    pub(super) fn spec(
+        &self,
+        at: Placement,
+        instance: usize,
+        address: &Address,
+        listener: Option<Listener>,
+    ) -> Result<Spec, Why> {
+        let (stored, args) = self.content(at)?;
+        let (program, own) = stored
+            .command(&self.config.run, &args, &self.data())
+            .map_err(refused)?;
+        let mut spec = self.in_environment(at, program, own, &stored)?;
+        spec.env.extend([
+            ("HOTCTL_INSTANCE".into(), instance.to_string()),
+            ("HOST".into(), Ipv4Addr::LOCALHOST.to_string()),
+        ]);
+        match (self.config.address, address) {
+            (AddressKind::Port, Address::Inet(address)) => {
+                spec.env.push(("PORT".into(), address.port().to_string()));
+                fill(&mut spec.program, "{port}", &address.port().to_string());
+            }
+            (_, Address::Unix(path)) => {
+                let path = path.display().to_string();
+                fill(&mut spec.program, "{socket}", &path);
+                spec.env.push(("SOCKET".into(), path));
+            }
+            // It has its socket, and no use for a number.
+            (_, Address::Inet(_)) => {}
+        }
+        spec.listener = listener;
+        spec.notify = match self.config.health.kind {
+            HealthKind::Notify => Notify::Yes,
+            HealthKind::Http | HealthKind::Tcp | HealthKind::Command => Notify::No,
+        };
+        spec.log = self.log_path(at, instance);
+        Ok(spec)
+    }
+
+    /// What runs once before a release is started.
+    ///
+    /// # Errors
+    /// If the release is not in the store, or its environment cannot be read.
+    pub fn before_start(&self, at: Placement) -> Result<Spec, Why> {
+        self.persist(at)?;
+        self.hook(at, &self.config.before_start)
+    }
+
+    /// What runs once after a release went live.
+    ///
+    /// # Errors
+    /// As [`Site::before_start`].
+    pub fn on_live(&self, at: Placement) -> Result<Spec, Why> {
+        self.hook(at, &self.config.on_live)
+    }
+
+    /// A command around the start of a release, in its folder and environment. Its output goes to
+    /// the log of the release.
+    fn hook(&self, at: Placement, command: &[String]) -> Result<Spec, Why> {
+        let (stored, _) = self.content(at)?;
+        let (program, own) = match stored.kind {
+            release::Kind::Folder => stored
+                .command(command, &[], &self.data())
+                .map_err(refused)?,
+            release::Kind::File => (command.to_vec(), self.data()),
+        };
+        let mut spec = self.in_environment(at, program, own, &stored)?;
+        spec.log = self.log_path(at, 0);
+        Ok(spec)
+    }
+
+    /// How an instance at this address is asked whether it is healthy.
+    pub fn health(&self, address: &Address) -> Health {
+        let mut health = self.config.health.clone();
+        match address {
+            Address::Inet(address) => {
+                fill(&mut health.command, "{port}", &address.port().to_string());
+            }
+            Address::Unix(path) => {
+                fill(&mut health.command, "{socket}", &path.display().to_string());
+            }
+        }
+        fill(
+            &mut health.command,
+            "{data}",
+            &self.data().display().to_string(),
+        );
+        health
+    }
+
+    /// Let a folder release find what outlives it: see `persist` in the configuration.
+    ///
+    /// # Errors
+    /// If it cannot be linked.
+    pub(super) fn persist(&self, at: Placement) -> Result<(), Why> {
+        let (stored, _) = self.content(at)?;
+        if stored.kind == release::Kind::File || self.config.persist.is_empty() {
+            return Ok(());
+        }
+        persist::link(&stored.path, &self.data(), &self.config.persist).map_err(refused)
+    }
+
+    /// What a start now would be given beside content and arguments, without telling what it is.
+    ///
+    /// # Errors
+    /// If the env file cannot be read.
+    pub fn environment(&self) -> Result<Digest, Why> {
+        let config = &self.config;
+        let mut all = self.configured().map_err(refused)?;
+        // Under names that no variable can have.
+        all.push(("=run".into(), shell_words::join(&config.run)));
+        all.push(("=address".into(), format!("{:?}", config.address)));
+        all.push(("=instances".into(), config.instances.to_string()));
+        all.push((
+            "=workdir".into(),
+            config
+                .workdir
+                .as_ref()
+                .map_or_else(String::new, |path| path.display().to_string()),
+        ));
+        Ok(fingerprint(&self.key, &all))
+    }
+
+    /// Where the output of an instance is kept.
+    pub(super) fn log_path(&self, at: Placement, instance: usize) -> PathBuf {
+        self.logs().join(log_name(at, instance))
+    }
+
+    /// The folder of all logs.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.folder().join("logs")
+    }
+
+    /// What outlives every release.
+    pub fn data(&self) -> PathBuf {
+        self.folder().join("data")
+    }
+
+    /// Unix sockets of instances.
+    pub(super) fn run_folder(&self) -> PathBuf {
+        self.folder().join("run")
+    }
+
+    pub(super) fn folder(&self) -> PathBuf {
+        self.means.state.service(&self.name)
+    }
+
+    /// The stored content of a release, and the arguments it was deployed with.
+    fn content(&self, at: Placement) -> Result<(Stored, Vec<String>), Why> {
+        let release = at.release_of(&self.name);
+        let gone = || {
+            Why::new(
+                Kind::NoRelease,
+                format!("{release}: its files are not in the store"),
+            )
+            .hint("deploy it again from its source")
+        };
+        let ledger = self.ledger();
+        let record = ledger.releases.get(&at.release).ok_or_else(gone)?;
+        let stored = self.store.get(&record.digest).ok_or_else(gone)?;
+        Ok((stored, record.args.clone()))
+    }
+
+    /// A program in the folder and the environment of a release.
+    fn in_environment(
+        &self,
+        at: Placement,
+        mut program: Vec<String>,
+        own: PathBuf,
+        stored: &Stored,
+    ) -> Result<Spec, Why> {
+        // What is no UTF-8 is left out: it could not be told to the shim.
+        let mut env: Vec<(String, String)> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| !is_ours(name))
+            .collect();
+        let data = self.data().display().to_string();
+        env.extend(self.configured().map_err(refused)?);
+        env.extend([
+            ("HOTCTL_SERVICE".into(), self.name.to_string()),
+            (
+                "HOTCTL_RELEASE".into(),
+                at.release_of(&self.name).to_string(),
+            ),
+            ("HOTCTL_DATA".into(), data.clone()),
+        ]);
+        fill(&mut program, "{data}", &data);
+        fill(&mut program, "{release}", &folder_of(stored));
+        Ok(Spec {
+            program,
+            env: last_of_each(env),
+            cwd: self.config.workdir.clone().unwrap_or(own),
+            log: PathBuf::new(),
+            log_size: self.config.logs.file_size,
+            listener: None,
+            notify: Notify::No,
+        })
+    }
+
+    /// The variables of the configuration: those of the file, then those beside it.
+    fn configured(&self) -> Result<Vec<(String, String)>, Refused> {
+        let mut all = match &self.config.env_file {
+            Some(path) => env_file::read(path)?,
+            None => Vec::new(),
+        };
+        let written = self.config.env.iter();
+        all.extend(written.map(|(name, value)| (name.clone(), value.clone())));
+        Ok(last_of_each(all))
+    }
+}
+
+/// The folder of a folder release; of a file, the one that it lies in.
+fn folder_of(stored: &Stored) -> String {
+    let folder = match stored.kind {
+        release::Kind::Folder => Some(stored.path.as_path()),
+        release::Kind::File => stored.path.parent(),
+    };
+    folder.unwrap_or(Path::new("/")).display().to_string()
+}
+
+fn fill(words: &mut [String], placeholder: &str, value: &str) {
+    for word in words {
+        if word.contains(placeholder) {
+            *word = word.replace(placeholder, value);
+        }
+    }
+}
+
+/// Of variables that are there twice, what was said last.
+fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
+    let all: std::collections::BTreeMap<String, String> = env.into_iter().collect();
+    all.into_iter().collect()
+}
+
+fn refused(refused: Refused) -> Why {
+    Why {
+        hint: refused.hint,
+        ..Why::new(Kind::NotStarted, refused.text)
+    }
+}
+
+/// Variables that speak to the daemon and would mislead an app that inherits them.
+fn is_ours(name: &str) -> bool {
+    name.starts_with("HOTCTL_")
+        || name.starts_with("LISTEN_")
+        || name.starts_with("WATCHDOG_")
+        || matches!(
+            name,
+            "NOTIFY_SOCKET"
+                | "INVOCATION_ID"
+                | "JOURNAL_STREAM"
+                | "RUNTIME_DIRECTORY"
+                | "STATE_DIRECTORY"
+                | "PORT"
+                | "HOST"
+                | "SOCKET"
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn what_is_said_last_counts_and_each_variable_is_there_once() {
+        let env = [("A", "1"), ("B", "2"), ("A", "3")];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let kept = last_of_each(env.to_vec());
+        let kept: Vec<_> = kept.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        assert_eq!(kept, [("A", "3"), ("B", "2")]);
+    }
+
+    #[test]
+    fn the_first_instance_keeps_the_name_that_logs_always_had() {
+        let at = Placement {
+            release: 7,
+            slot: hotctl_config::Slot(3),
+        };
+        assert_eq!(log_name(at, 0), "7.3.log");
+        assert_eq!(log_name(at, 2), "7.3.2.log");
+    }
+}
