@@ -166,3 +166,37 @@ fn a_real_prometheus_scrapes_them() {
     prometheus.signal(rustix::process::Signal::TERM);
     prometheus.wait();
 }
+
+#[test]
+fn the_alert_rules_fire_when_they_should_and_only_then() {
+    assert!(
+        installed("promtool"),
+        "promtool is not installed: apt-get install prometheus"
+    );
+    let ran = Command::new("promtool")
+        .args(["test", "rules", "tests/alerts.yml"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned();
+    assert!(ran.status.success(), "{said}");
+}
+
+#[test]
+fn the_alert_rules_name_metrics_that_there_are() {
+    let rules = include_str!("../ctl/alerts/hotctl.yml");
+    let daemon = with_a_past();
+    let metrics = daemon.metrics();
+    let named = rules
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|word| word.starts_with("hotctl_"));
+    let mut count = 0;
+    for name in named {
+        // There only while a deployment runs.
+        if name != "hotctl_deployment_started_timestamp_seconds" {
+            assert!(metrics.contains(&format!("\n{name}{{")), "{name}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 4, "metrics named by the rules");
+}
