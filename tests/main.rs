@@ -4,10 +4,12 @@
 mod cli;
 mod demo;
 mod failures;
+mod farewells;
 mod flips;
 mod instruments;
 mod json;
 mod metrics;
+mod net;
 mod readme;
 mod real_apps;
 mod routing;

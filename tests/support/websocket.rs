@@ -1,6 +1,7 @@
 //! A WebSocket by the same client: the handshake by hand, then frames.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
@@ -19,6 +20,17 @@ pub struct WebSocket {
     stream: WebSocketStream<TcpStream>,
     /// Which version of the sample app is at the other end.
     pub version: String,
+}
+
+/// How the other side ended a WebSocket.
+#[derive(Debug)]
+pub struct Farewell {
+    pub code: u16,
+    pub reason: String,
+    /// Messages that were answered before.
+    pub answered: u64,
+    /// When it came.
+    pub at: Instant,
 }
 
 /// Why no WebSocket was opened.
@@ -74,6 +86,36 @@ impl WebSocket {
             Some(Ok(got)) => Err(Failed(Failure::WrongBody, about(format!("{got:?}")))),
             Some(Err(e)) => Err(Failed(Failure::Reset, about(e.to_string()))),
             None => Err(Failed(Failure::ClosedEarly, about("the end".to_string()))),
+        }
+    }
+
+    /// Talk, a message each `beat`, until the other side says farewell: its code and reason, and how
+    /// many messages were answered. The farewell is answered, and the end of the connection awaited.
+    pub async fn talk_until_farewell(mut self, beat: Duration) -> Result<Farewell, Failed> {
+        let failed = |what: String| Failed(Failure::ClosedEarly, what);
+        let mut answered = 0_u64;
+        loop {
+            let text = format!("message {answered}");
+            self.stream
+                .send(Message::text(text.as_str()))
+                .await
+                .map_err(|e| failed(format!("sending {text:?}: {e}")))?;
+            match self.stream.next().await {
+                Some(Ok(Message::Text(got))) if got.as_str() == text => answered += 1,
+                Some(Ok(Message::Close(Some(frame)))) => {
+                    let at = Instant::now();
+                    // The library answers it while it is read on; then comes the end.
+                    while let Some(Ok(_)) = self.stream.next().await {}
+                    return Ok(Farewell {
+                        code: frame.code.into(),
+                        reason: frame.reason.as_str().to_owned(),
+                        answered,
+                        at,
+                    });
+                }
+                other => return Err(failed(format!("after {answered} answers: {other:?}"))),
+            }
+            tokio::time::sleep(beat).await;
         }
     }
 
