@@ -20,6 +20,8 @@ mod answer;
 #[cfg(feature = "serve")]
 mod conn;
 #[cfg(feature = "serve")]
+mod context;
+#[cfg(feature = "serve")]
 mod delivery;
 #[cfg(feature = "serve")]
 mod door;

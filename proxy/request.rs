@@ -1,7 +1,7 @@
 //! The life of a request, in the order in which pingora calls.
 //!
 //! It holds a ticket from the moment a release is chosen until it is over; the ticket lies in the
-//! context, so it comes back on every path. What may be sent again, and when, is decided in
+//! `context`, so it comes back on every path. What may be sent again, and when, is decided in
 //! `retry`; what happens to headers in `headers`.
 
 use std::os::fd::RawFd;
@@ -24,12 +24,12 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::access::{AccessLog, Entry};
 use crate::answer::Refusal;
 use crate::conn::Conn;
+use crate::context::{Context, refusal};
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
 use crate::kinds::Kind;
 use crate::metrics::{Meter, Metrics};
-use crate::pool::{Ticket, Tried};
-use crate::retry::{Alone, Another, Retry};
+use crate::retry::Alone;
 use crate::switch::{Ask, NoRoute, Switch};
 
 /// What requests need to know.
@@ -41,30 +41,6 @@ pub(crate) struct Requests {
     pub(crate) access_log: AccessLog,
 }
 
-/// One request.
-pub(crate) struct Context {
-    begun: Instant,
-    /// Thrown once, so that a request keeps its side of a split over its tries.
-    roll: u8,
-    /// The same over all tries.
-    id: u128,
-    ticket: Option<Ticket>,
-    /// Where tries have failed.
-    tried: Tried,
-    verdict: Verdict,
-    /// Whether both sides can be followed frame by frame, should it become a WebSocket.
-    gated: bool,
-    /// How many tries there were after the first.
-    retries: u32,
-    /// When the last try was sent, and how long its answer's header took.
-    sent: Instant,
-    upstream: Option<Duration>,
-    /// The service's metrics, where there is no ticket that has them.
-    meter: Option<Arc<Meter>>,
-    refusal: Option<Refusal>,
-    retry: Retry,
-}
-
 /// How long the rest of a body may take to arrive, once the answer is out, before the connection is
 /// closed instead of kept.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -74,22 +50,7 @@ impl ProxyHttp for Requests {
     type CTX = Context;
 
     fn new_ctx(&self) -> Context {
-        let now = Instant::now();
-        Context {
-            begun: now,
-            roll: fastrand::u8(0..100),
-            id: fastrand::u128(..),
-            ticket: None,
-            tried: Tried::default(),
-            verdict: Verdict::Open,
-            gated: false,
-            retries: 0,
-            sent: now,
-            upstream: None,
-            meter: None,
-            refusal: None,
-            retry: Retry::default(),
-        }
+        Context::new()
     }
 
     /// None: answers go through as they are, compressed or not.
@@ -182,8 +143,9 @@ impl ProxyHttp for Requests {
         let again = ctx
             .retry
             .after_connect_failure(self.timeouts.retry, another);
-        if !again || ctx.retry.has_failed_for() >= DOUBT {
-            ctx.failed(session, &error);
+        match again {
+            true => ctx.doubt(session, &error),
+            false => ctx.failed(session, &error),
         }
         error.set_retry(again);
         error
@@ -363,9 +325,9 @@ impl ProxyHttp for Requests {
             let classes = &ticket.notes().classes;
             let classes = classes.get_or_init(|| self.metrics.classes(ticket.release()));
             classes.count(code);
-            if error.is_none() && ctx.verdict == Verdict::Open && ctx.retry.has_answer() {
-                ticket.notes().streaks.well(ticket.instance());
-            }
+        }
+        if error.is_none() && ctx.retry.has_answer() {
+            ctx.went_well();
         }
         if self.access_log.is_on() {
             self.access_log.write(self.entry(session, ctx, code, took));
@@ -407,12 +369,7 @@ impl Requests {
                 if let Some(conn) = conn(session) {
                     conn.line().begin(ticket.group_key());
                 }
-                let before = ctx.ticket.as_ref().map(Ticket::group_key);
-                if before.is_some_and(|it| it != ticket.group_key()) {
-                    // Another release has it now: what is held against the one before is its own.
-                    ctx.verdict = Verdict::Open;
-                }
-                ctx.ticket = Some(ticket);
+                ctx.go_to(ticket);
                 Ok(())
             }
             Err(NoRoute::NoService) => Err(Refusal::NoRoute),
@@ -430,14 +387,13 @@ impl Requests {
             Kind::WebSocket if !ctx.gated => Kind::Stream,
             kind => kind,
         };
+        if let Kind::Stream | Kind::WebSocket = kind {
+            // Its end may be far away, and says nothing.
+            ctx.went_well();
+        }
         let Some(ticket) = ctx.ticket.as_mut().filter(|_| kind != Kind::Request) else {
             return;
         };
-        if kind != Kind::Long && ctx.verdict == Verdict::Open {
-            // Its end may be far away, and says nothing.
-            ctx.verdict = Verdict::Given;
-            ticket.notes().streaks.well(ticket.instance());
-        }
         if let Some(conn) = conn(session) {
             conn.line().becomes(kind);
         }
@@ -543,74 +499,6 @@ impl Requests {
     }
 }
 
-impl Context {
-    /// A try has failed where the ticket is for. Says whether there is another instance to try.
-    fn failed_there(&mut self, session: &Session, error: &Error) -> Another {
-        let Some(ticket) = &self.ticket else {
-            return Another::No;
-        };
-        let before = self.tried;
-        self.tried.add(ticket);
-        match ticket.has_untried(&self.tried) {
-            true => {
-                if !before.has(ticket) {
-                    let streaks = &ticket.notes().streaks;
-                    streaks.instance_failed(ticket.instance(), &in_words(session, error));
-                }
-                Another::Yes
-            }
-            false => Another::No,
-        }
-    }
-
-    /// The request has failed at this release, or must be taken to have.
-    fn failed(&mut self, session: &Session, error: &Error) {
-        if self.verdict == Verdict::Open {
-            self.judge(&in_words(session, error));
-        }
-    }
-
-    /// Holds this request against the release, once.
-    fn judge(&mut self, what: &str) {
-        if let Some(ticket) = &self.ticket
-            && self.verdict == Verdict::Open
-        {
-            self.verdict = Verdict::Given;
-            let streaks = &ticket.notes().streaks;
-            streaks.pool.failed(what);
-            streaks.instance_failed(ticket.instance(), what);
-        }
-    }
-}
-
-/// Whether it is known what this request says about its release.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Open,
-    Given,
-}
-
-/// How long a request may fail to connect until that is held against the release. It is tried for
-/// longer; but whoever can help should know early, and a release that opens its socket again within
-/// the time has done nothing wrong.
-const DOUBT: Duration = Duration::from_millis(500);
-
-/// A failure as people say it.
-fn in_words(session: &Session, error: &Error) -> String {
-    use ErrorType as E;
-    let what = match error.etype() {
-        E::ConnectRefused => "connect refused",
-        E::ConnectTimedout => "connect timed out",
-        _ => match refusal(error) {
-            Some(Refusal::ConnectFailed) => "connect failed",
-            Some(Refusal::UpstreamInvalid) => "the answer is not HTTP",
-            _ => "connection closed before the end of the answer",
-        },
-    };
-    let request = session.req_header();
-    format!("{} {}: {what}", request.method, request.uri.path())
-}
-
 /// An instance, as pingora names it.
 fn peer(address: &Address) -> Result<HttpPeer> {
     match address {
@@ -627,29 +515,4 @@ fn peer(address: &Address) -> Result<HttpPeer> {
 /// The connection that a session runs on.
 fn conn(session: &Session) -> Option<&Conn> {
     session.stream()?.as_any().downcast_ref()
-}
-
-/// What to tell a client of an error; nothing, if it was the client who left.
-fn refusal(error: &Error) -> Option<Refusal> {
-    use ErrorType as E;
-    match error.esource() {
-        ErrorSource::Downstream => match error.etype() {
-            E::ReadTimedout => Some(Refusal::RequestTimeout),
-            E::InvalidHTTPHeader | E::HTTPStatus(_) => Some(Refusal::BadRequest),
-            _ => None,
-        },
-        ErrorSource::Upstream => Some(match error.etype() {
-            E::ConnectTimedout => Refusal::ConnectTimeout,
-            E::ConnectRefused
-            | E::ConnectNoRoute
-            | E::ConnectError
-            | E::BindError
-            | E::SocketError
-            // What pingora makes of a socket that the system did not give.
-            | E::InternalError => Refusal::ConnectFailed,
-            E::InvalidHTTPHeader | E::H1Error => Refusal::UpstreamInvalid,
-            _ => Refusal::UpstreamClosed,
-        }),
-        ErrorSource::Internal | ErrorSource::Unset => Some(Refusal::Internal),
-    }
 }

@@ -77,6 +77,22 @@ async fn a_release_that_is_not_there_is_told_of_while_its_requests_still_wait() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_can_be_reached_again_has_a_clean_record() {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let world = World::start().await;
+    let pool = world.flip(socket.local_addr().unwrap());
+    let mut client = world.connect().await;
+    client.send(get("/")).await.unwrap();
+    soon(pool.failing(1)).await;
+    Upstream::on(socket.listen(16).unwrap(), "late", Manners::Kind);
+    assert_eq!(client.answer("").await.unwrap().text(), "late");
+    eventually("it is over", || pool.tickets() == 0).await;
+    client.ask(&get("/status?500")).await.unwrap();
+    assert_eq!(soon(pool.failing(1)).await.count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_left_says_nothing_of_the_release() {
     let upstream = Upstream::start("a", Manners::Kind).await;
     let world = World::start().await;
