@@ -225,7 +225,7 @@ fn when_the_drain_time_is_over_what_is_open_is_cut_counted_and_shown() {
     let mut socket = Socket::open(&daemon);
     let path = daemon.release("v2");
     let deployed = daemon.hotctl(["deploy", path.to_str().unwrap()]).exits(0);
-    deployed.says("1 request").says("drain");
+    deployed.says("1 WebSocket").says("drain");
     eventually("the WebSocket is cut", || !socket.echoes());
     eventually("and counted", || {
         daemon.metric("hotctl_drain_cut_total", &["web"]) == 1.0
