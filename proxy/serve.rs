@@ -34,6 +34,7 @@ use crate::lines::{End, Line, Lines};
 use crate::metrics::Metrics;
 use crate::request::Requests;
 use crate::switch::Switch;
+use crate::sys;
 
 /// What the proxy is told once, when it is made.
 #[derive(Clone, Debug)]
@@ -138,7 +139,7 @@ impl Proxy {
             }
         }
         door.tell(Order::Finish);
-        self.take_the_rest(listener, &door);
+        self.take_the_rest(listener, &door).await;
         let closing = async {
             tokio::time::sleep(LAST_REQUEST).await;
             door.tell(Order::CloseIdle);
@@ -153,7 +154,20 @@ impl Proxy {
     }
 
     /// Takes in what the kernel accepted in our name: closing the listener would reset it.
-    fn take_the_rest(&self, listener: TcpListener, door: &Door) {
+    async fn take_the_rest(&self, listener: TcpListener, door: &Door) {
+        /// For connections that are just being opened: a round trip of most clients.
+        const OPENING: Duration = Duration::from_millis(50);
+
+        if let Err(error) = sys::take_no_more(&listener) {
+            // Not all systems allow it: then a client may be reset in the moment of the close.
+            tracing::debug!("listener: no filter: {error}");
+        }
+        let opening = async {
+            while let Ok((tcp, peer)) = listener.accept().await {
+                self.welcome(tcp, peer, door);
+            }
+        };
+        let _ = tokio::time::timeout(OPENING, opening).await;
         let Ok(listener) = listener.into_std() else {
             return;
         };
