@@ -10,6 +10,7 @@ mod instruments;
 mod json;
 mod metrics;
 mod net;
+mod orders;
 mod readme;
 mod real_apps;
 mod routing;
