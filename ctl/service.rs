@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::api::{Noted, Outcome, Progress, Verb};
+use crate::api::{Progress, Verb};
 use crate::hands::DeployHands;
 use crate::history::History;
 use crate::site::{Ended, Keep, Site};
@@ -314,7 +314,6 @@ impl Desk {
             }
             Some(why) => {
                 warn!(%release, reason = %why.kind, %why, "deployment failed");
-                self.note_flip_back(&active, why);
                 self.site.retire(deployment.to);
                 active.tell.tell(Progress::Failed {
                     release: Some(release.clone()),
@@ -385,23 +384,6 @@ impl Desk {
             live: self.live(),
             why,
         });
-    }
-
-    /// A release that had everything lost it again, and nobody asked for that.
-    fn note_flip_back(&self, active: &Active, why: &Why) {
-        let asked = matches!(why.kind, Kind::RolledBack | Kind::Cancelled);
-        let record = self.history.get(active.number);
-        let was_live = record.is_some_and(|record| record.result == Outcome::Live);
-        if let (true, false, Some(live)) = (was_live, asked, self.live()) {
-            self.site.means.journal.note(
-                Some(&self.site.name),
-                Noted::FlipBack {
-                    from: active.to.clone(),
-                    to: live,
-                    why: why.clone(),
-                },
-            );
-        }
     }
 
     /// The daemon ends: nothing more becomes of what is under way.
