@@ -155,6 +155,9 @@ pub struct ServiceStatus {
     pub previous: Option<ReleaseId>,
     /// The deployment under way.
     pub deployment: Option<DeploymentStatus>,
+    /// The order that waits for its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<WaitingStatus>,
 }
 
 /// A release that runs.
@@ -214,6 +217,9 @@ pub struct DeploymentStatus {
     pub to: ReleaseId,
     /// What was live.
     pub from: Option<ReleaseId>,
+    /// The user who ordered it; none if its record is not kept any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
     /// `starting`, `step 0`, `warm`, `reverting`.
     pub phase: String,
     /// Since it began.
@@ -221,6 +227,19 @@ pub struct DeploymentStatus {
     /// While the old release is kept warm: until that ends, and with it the way back by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold_left_s: Option<f64>,
+}
+
+/// A deployment that waits for its turn.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct WaitingStatus {
+    /// Counts the service's deployments.
+    pub number: u32,
+    /// The candidate.
+    pub to: ReleaseId,
+    /// The user who ordered it.
+    pub by: String,
+    /// Since it was ordered.
+    pub age_s: f64,
 }
 
 /// One line of `GET /v1/services/NAME/releases`.

@@ -76,6 +76,10 @@ fn of_three_deploys_ordered_at_once_the_first_and_the_newest_run() {
     first.until_it_says("started on");
     let mut second = deploy(&daemon, "v3", &[], "0");
     second.until_it_says("waiting for web@2");
+    let status = get(&daemon, "/v1/status");
+    let web = &status["services"][0];
+    assert_eq!(web["waiting"]["to"], "web@3", "{web}");
+    assert_eq!(web["waiting"]["by"], web["deployment"]["by"], "{web}");
     let third = deploy(&daemon, "v4", &[], "0");
     second.wait().exits(5).says("superseded by web@4");
     first.wait().exits(0);

@@ -52,12 +52,24 @@ fn one_service(service: &ServiceStatus) -> String {
             .from
             .as_ref()
             .map_or(String::new(), |from| format!(", from {from}"));
+        let by =
+            d.by.as_ref()
+                .map_or(String::new(), |by| format!(" by {by}"));
         out.push_str(&format!(
-            "\n  deployment {} of {}{from}: {}, for {}",
+            "\n  deployment {} of {}{from}{by}: {}, for {}",
             d.number,
             d.to,
             d.phase,
             seconds(d.age_s)
+        ));
+    }
+    if let Some(w) = &service.waiting {
+        out.push_str(&format!(
+            "\n  deployment {} of {} by {} waits for its turn, for {}",
+            w.number,
+            w.to,
+            w.by,
+            seconds(w.age_s)
         ));
     }
     if let (Some(previous), "serving") = (&service.previous, service.state.as_str()) {
