@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::support::daemon::{hotctl, web};
 use crate::support::load::Plan;
 use crate::support::program::{self, Ran, Running};
-use crate::support::{Class, Daemon, eventually, eventually_some};
+use crate::support::{Class, Daemon, eventually, eventually_some, leftovers};
 
 /// One request to the control API, as any HTTP client would make it: status and body.
 fn api(socket: &Path, request: &str, body: &str) -> (u16, String) {
@@ -250,6 +250,20 @@ fn meet(daemon: &Daemon, n: usize, phase: Phase, way: Way) {
     if let Some(holder) = holder {
         holder.wait().exits(0);
     }
+}
+
+#[test]
+fn a_deployment_that_is_cancelled_before_it_starts_leaves_nothing_of_its_command() {
+    let daemon = Daemon::of_web("before_start = [\"sleep\", \"600\"]");
+    let mut met = deploy(&daemon, "v1", &[], "0");
+    met.until_it_says("before_start: sleep 600");
+    daemon.hotctl(["cancel"]).exits(0).says("nothing is live");
+    met.wait().exits(1).says("cancelled by ");
+    let runs = || leftovers::processes(daemon.folder()).into_iter();
+    eventually("its command does not run any more", || {
+        !runs().any(|process| process.line.contains("sleep"))
+    });
+    assert_eq!(history(&daemon)[0]["result"], "cancelled");
 }
 
 #[test]
