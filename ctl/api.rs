@@ -147,6 +147,10 @@ pub struct ServiceStatus {
     pub hosts: Vec<String>,
     /// Its path prefixes.
     pub paths: Vec<String>,
+    /// What of a folder is no part of a release, as patterns of `.gitignore`: whoever packs one leaves
+    /// that out.
+    #[serde(default)]
+    pub ignore: Vec<String>,
     /// What gets new requests.
     pub live: Option<RunningRelease>,
     /// Everything of it that runs, the live release too.

@@ -9,7 +9,7 @@ use hotctl_config::names::ServiceName;
 use hotctl_config::suggest::nearest;
 use serde::Serialize;
 
-use crate::api::Status;
+use crate::api::{ServiceStatus, Status};
 use crate::cli::{Cli, Command, Form};
 use crate::client::Client;
 use crate::fault::Fault;
@@ -54,7 +54,7 @@ fn waiting_for(done: impl Future<Output = Result<(), Fault>>) -> Result<(), Faul
 async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
     // A path that cannot be deployed is said before anybody is asked.
     let packed = match &cli.command {
-        Command::Deploy(deploy) => Some(orders::read(&deploy.path)?),
+        Command::Deploy(deploy) => Some(orders::read(&deploy.path, &[])?),
         _ => None,
     };
     let client = match (Client::find(&cli.places).await, &cli.command) {
@@ -80,26 +80,36 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
 }
 
 /// The service that is meant: the one named, or the only one.
+async fn meant(client: &Client, named: Option<&ServiceName>) -> Result<ServiceStatus, Fault> {
+    let mut status: Status = client.get("/v1/status").await?;
+    let at = match named {
+        Some(name) => status
+            .services
+            .iter()
+            .position(|s| s.name == *name)
+            .ok_or_else(|| unknown(name, &status))?,
+        None if status.services.len() == 1 => 0,
+        None => {
+            let all = names(&status);
+            let text = format!("which service? there are {}: {}", all.len(), all.join(", "));
+            return Err(Fault::config(text).hint("name one of them (deploy: --service NAME)"));
+        }
+    };
+    Ok(status.services.swap_remove(at))
+}
+
+/// The name of the service that is meant.
 async fn service(client: &Client, named: Option<&ServiceName>) -> Result<ServiceName, Fault> {
-    let status: Status = client.get("/v1/status").await?;
-    match named {
-        Some(name) if status.services.iter().any(|s| s.name == *name) => Ok(name.clone()),
-        Some(name) => Err(unknown(name, &status)),
-        None => match status.services.as_slice() {
-            [only] => Ok(only.name.clone()),
-            several => Err(Fault::config(format!(
-                "which service? there are {}: {}",
-                several.len(),
-                names(&status).join(", ")
-            ))
-            .hint("name one of them (deploy: --service NAME)")),
-        },
-    }
+    Ok(meant(client, named).await?.name)
 }
 
 /// The path of the service that is meant.
 async fn service_path(client: &Client, named: Option<&ServiceName>) -> Result<String, Fault> {
-    Ok(format!("/v1/services/{}", service(client, named).await?))
+    Ok(path_of(&service(client, named).await?))
+}
+
+fn path_of(service: &ServiceName) -> String {
+    format!("/v1/services/{service}")
 }
 
 fn unknown(name: &ServiceName, status: &Status) -> Fault {

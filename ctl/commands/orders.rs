@@ -9,7 +9,7 @@ use hotctl_deploy::release::Upload;
 use reqwest::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{service_path, with_query};
+use super::{meant, path_of, service_path, with_query};
 use crate::api::{CancelQuery, DeployRequest, Progress, Put, PutQuery, UploadKind};
 use crate::cli::{self, Form, Wait};
 use crate::client::{Client, Lines};
@@ -19,12 +19,12 @@ use crate::print::{self, Paper};
 /// How often a line that shows time is drawn again.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Pack what is to be deployed.
+/// Pack what is to be deployed, of a folder without what these patterns name.
 ///
 /// # Errors
 /// If it cannot be deployed.
-pub fn read(path: &Path) -> Result<Packed, Fault> {
-    pack::pack(path, &[]).map_err(|refused| {
+pub fn read(path: &Path, ignore: &[String]) -> Result<Packed, Fault> {
+    pack::pack(path, ignore).map_err(|refused| {
         // A path that cannot be run at all is a slip of the hand; what is no release has failed.
         let slip = std::fs::metadata(path).map_or(true, |meta| {
             meta.is_file() && meta.permissions().mode() & 0o111 == 0
@@ -48,7 +48,13 @@ pub async fn deploy(
     packed: Packed,
     form: Form,
 ) -> Result<(), Fault> {
-    let service = service_path(client, asked.service.as_ref()).await?;
+    let service = meant(client, asked.service.as_ref()).await?;
+    let packed = match packed.upload {
+        // What was packed to see that it can be deployed did not know what the service leaves out.
+        Upload::Folder if !service.ignore.is_empty() => read(&asked.path, &service.ignore)?,
+        Upload::Folder | Upload::File { .. } => packed,
+    };
+    let service = path_of(&service.name);
     let query = PutQuery {
         kind: match packed.upload {
             Upload::File { .. } => UploadKind::File,

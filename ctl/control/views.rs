@@ -196,6 +196,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         .to_owned(),
         hosts: site.config.hosts.iter().map(ToString::to_string).collect(),
         paths: site.config.paths.iter().map(ToString::to_string).collect(),
+        ignore: site.config.ignore.clone(),
         live,
         running,
         previous: ledger.back().map(|number| ledger.id(number)),
