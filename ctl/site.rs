@@ -115,6 +115,7 @@ impl Site {
         for part in ["logs", "data", "run"] {
             std::fs::create_dir_all(folder.join(part)).map_err(fault)?;
         }
+        place::sweep(&folder.join("run")).map_err(fault)?;
         let key = Key::open(&folder.join("key")).map_err(fault)?;
         let store = Store::open(folder.join("releases")).map_err(fault)?;
         means.metrics.prepare(name);

@@ -124,6 +124,23 @@ impl Place {
     }
 }
 
+/// Remove the sockets that a daemon has left which was killed: its processes have ended with it.
+///
+/// # Errors
+/// If the folder cannot be read, or a socket cannot be removed.
+pub fn sweep(run: &Path) -> io::Result<()> {
+    for entry in run.read_dir()? {
+        let path = entry?.path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "sock")
+        {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 /// The path of a unix socket; what is there goes with it.
 #[derive(Debug)]
 struct SocketFile {

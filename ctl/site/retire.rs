@@ -173,6 +173,13 @@ impl Site {
             .iter()
             .map(|process| process.stop(self.config.stop_timeout));
         join_all(stops).await;
+        // The daemon ends without dropping what it holds.
+        let inner = self.inner();
+        for one in inner.slots.values().flat_map(|r| &r.instances) {
+            if let Err(cause) = one.place.clear() {
+                warn!(address = %one.place.address(), %cause, "its socket cannot be removed");
+            }
+        }
     }
 
     /// Forget the oldest releases beyond `keep_releases`, their content and their logs.
