@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::http::{self, Answer, Trouble};
 use crate::support::{Daemon, eventually, eventually_some};
+
+/// From the evidence until traffic is back, and the time that three probes take to be evidence.
+const BACK_WITHIN: Duration = Duration::from_millis(2000 + 500);
 
 /// What one request came to.
 #[derive(Debug)]
@@ -100,6 +103,15 @@ fn goes_bad(lines: &str, args: &[&str], reason: &str, kind: &str) -> Vec<Seen> {
     }
     assert!(seen.iter().any(|seen| version(seen) == Some("bad")));
     assert_eq!(version(seen.last().unwrap()), Some("good"));
+    let last_good_of_bad = seen
+        .iter()
+        .rfind(|seen| is_good(seen) && version(seen) == Some("bad"));
+    let begun = last_good_of_bad.unwrap().at;
+    let back = seen
+        .iter()
+        .find(|seen| seen.at > begun && version(seen) == Some("good"));
+    let took = back.unwrap().at - begun;
+    assert!(took < BACK_WITHIN, "traffic was back only after {took:?}");
     eprintln!(
         "{} requests, {} failed, all of them the bad release's own",
         seen.len(),
@@ -238,4 +250,23 @@ fn without_a_warm_release_nothing_flips_back_and_the_process_is_started_again() 
     eventually("v3 alone runs", || {
         daemon.status().service("web").running.len() == 1
     });
+}
+
+#[test]
+fn failed_requests_with_good_ones_between_them_are_no_reason_to_go_back() {
+    let daemon = Daemon::of_web("keep_warm = \"1m\"");
+    daemon.deploy("v1", &[]);
+    daemon.deploy("v2", &[]);
+    for _ in 0..5 {
+        for _ in 0..9 {
+            daemon.get("/status?code=500").has_status(500);
+        }
+        daemon.get("/").has_status(200);
+    }
+    // Ten that are the client's fault are none of the release's.
+    for _ in 0..20 {
+        daemon.get("/status?code=404").has_status(404);
+    }
+    assert_eq!(daemon.get("/").text(), "v2\n");
+    assert!(daemon.metric("hotctl_flip_backs_total", &["web"]) == 0.0);
 }
