@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli;
+mod data;
 mod demo;
 mod failures;
 mod farewells;
@@ -15,4 +16,5 @@ mod readme;
 mod real_apps;
 mod routing;
 mod serve;
+mod starts;
 mod support;
