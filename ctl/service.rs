@@ -413,9 +413,13 @@ impl Desk {
         }
     }
 
+    /// What gets every new request.
     fn live(&self) -> Option<ReleaseId> {
         let ledger = self.site.ledger();
-        ledger.live.map(|live| ledger.id(live.release))
+        match ledger.traffic() {
+            Traffic::All(at) | Traffic::Shared { live: at, .. } => Some(ledger.id(at.release)),
+            Traffic::NothingDeployed | Traffic::Stopped => None,
+        }
     }
 }
 
