@@ -4,6 +4,7 @@
 mod cli;
 mod data;
 mod demo;
+mod doctor;
 mod failures;
 mod farewells;
 mod flips;

@@ -192,13 +192,14 @@ fn logs(name: &ServiceName, service: &Service, state: &Path) -> Finding {
         .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()))
         .sum();
     let cap = service.logs.total_size;
-    let text = format!("{} KiB kept, at most {}", size >> 10, show_bytes(cap));
+    let text = format!(
+        "{} KiB kept, at most {} (logs.total_size)",
+        size >> 10,
+        show_bytes(cap)
+    );
     // What is being written may stand above the cap until it is put aside.
     if size > cap.saturating_add(service.logs.file_size) {
-        let hint = format!(
-            "ls -t {0}/* | tail -n +2 | xargs rm --, or a larger logs.total_size",
-            folder.display()
-        );
+        let hint = format!("ls -t {}/* | tail -n +2 | xargs rm --", folder.display());
         return Finding::wrong(&check, text, hint);
     }
     Finding::good(&check, text)
