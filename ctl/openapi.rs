@@ -1,11 +1,12 @@
 //! The description of the control API (OpenAPI 3.1), made from the handlers and the shapes they
 //! speak, and the JSON Schemas of what the commands print, which are those same shapes.
 
+use hotctl_config::names::ServiceName;
 use utoipa::openapi::schema::{Object, Schema, Type};
 use utoipa::openapi::{KnownFormat, OpenApi, RefOr, SchemaFormat};
 use utoipa::{OpenApi as _, PartialSchema, ToSchema};
 
-use crate::api::Refusal;
+use crate::api::{Refusal, UploadKind};
 use crate::control;
 
 /// The whole description.
@@ -27,7 +28,7 @@ pub fn head() -> OpenApi {
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(title = "hotctl"),
-    components(schemas(Refusal)),
+    components(schemas(Refusal, ServiceName, UploadKind)),
     servers((url = "http://hotctl", description = "Any host: the control socket is where it goes"))
 )]
 struct Head;

@@ -101,6 +101,28 @@ fn its_first_commands_run_as_they_stand() {
 }
 
 #[test]
+fn its_requests_by_curl_are_answered() {
+    // An answer to an order ends when nothing more can become of it.
+    let daemon = Daemon::of_web("keep_warm = \"0s\"");
+    daemon.deploy("v1", &[]);
+    let blocks = blocks("sh");
+    let lines = blocks.iter().flat_map(|(_, block)| block.lines());
+    let requests: Vec<&str> = lines
+        .filter(|line| line.contains("--unix-socket"))
+        .collect();
+    assert_eq!(requests.len(), 3, "{requests:?}");
+    for request in requests {
+        let ran = program::run(
+            std::process::Command::new("sh")
+                .args(["-c", &request.replacen("curl", "curl -sf", 1)])
+                .env("HOTCTL_SOCKET", daemon.folder().join("control.sock")),
+        );
+        let ran = ran.exits(0);
+        assert!(ran.stdout.contains("web"), "{request}\n{ran}");
+    }
+}
+
+#[test]
 fn every_command_it_shows_is_one() {
     let folder = tempfile::tempdir().unwrap();
     let help = program::run(hotctl(folder.path()).arg("--help")).exits(0);
