@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 
 use hotctl_config::Address;
 use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
+use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -162,6 +163,24 @@ pub struct ServiceStatus {
     /// The order that waits for its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<WaitingStatus>,
+    /// The last deployment that ended, if it did not end well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+}
+
+/// A deployment that did not end well, with nothing better after it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LastFailure {
+    /// Counts the service's deployments.
+    pub deployment: u32,
+    /// What should have become live.
+    pub release: ReleaseId,
+    /// What became of it.
+    pub result: Outcome,
+    /// Since it ended.
+    pub ago_s: f64,
+    /// Why.
+    pub why: Why,
 }
 
 /// A release that runs.

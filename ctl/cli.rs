@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use args::{
-    Check, Completions, Deploy, Doctor, Events, Init, LogFormat, Logs, LogsOf, Man, OnService,
-    Releases, Schema, Serve, Status, Wait,
+    Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf, Man,
+    OnService, ReleaseRef, Releases, Rollback, Schema, Serve, Show, Status, Wait,
 };
 pub use early::Early;
 
@@ -66,6 +66,16 @@ impl Places {
     }
 }
 
+impl Cli {
+    /// Whoever reads a log of JSON reads why the daemon did not start in JSON too.
+    pub fn form_of_failure(&self) -> Form {
+        match &self.command {
+            Command::Serve(serve) if serve.log_format == LogFormat::Json => Form::Json,
+            _ => self.answers.form(),
+        }
+    }
+}
+
 /// How a command answers; the same for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Answers {
@@ -100,13 +110,17 @@ pub enum Command {
     /// Start a new release, prove it healthy, flip traffic to it, stop the old one
     Deploy(Deploy),
     /// Go back to the release before; at once while that is still warm
-    Rollback(OnService),
+    Rollback(Rollback),
     /// Show services, releases, addresses, pids and what is under way
     Status(Status),
     /// List the stored releases of a service
     Releases(Releases),
     /// Print what a service wrote to its standard output and error
     Logs(Logs),
+    /// List the deployments of a service: who, when, from, to, and what became of each
+    History(History),
+    /// Show one deployment in full: phases, figures, reason
+    Show(Show),
     /// Print what has happened: deployments, restarts, orders
     Events(Events),
     /// Stop a service; requests get 503 until it is started

@@ -65,13 +65,15 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
         (Command::Deploy(asked), Some(packed)) => {
             orders::deploy(&client, asked, packed, form).await
         }
-        (Command::Rollback(on), _) => orders::on_service(&client, on, "rollback", form).await,
+        (Command::Rollback(asked), _) => orders::rollback(&client, asked, form).await,
         (Command::Stop(on), _) => orders::on_service(&client, on, "stop", form).await,
         (Command::Start(on), _) => orders::on_service(&client, on, "start", form).await,
         (Command::Restart(on), _) => orders::on_service(&client, on, "restart", form).await,
         (Command::Cancel(on), _) => orders::cancel(&client, on, form).await,
         (Command::Status(asked), _) => views::status(&client, asked, form).await,
         (Command::Releases(asked), _) => views::releases(&client, asked, form).await,
+        (Command::History(asked), _) => views::history(&client, asked, form).await,
+        (Command::Show(asked), _) => views::show(&client, asked, form).await,
         (Command::Logs(asked), _) => views::logs(&client, asked, form).await,
         (Command::Events(asked), _) => views::events(&client, asked, form).await,
         // The others need no daemon, and are answered before.

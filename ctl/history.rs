@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::machine::{Deployment, Phase};
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
-use crate::api::{DeploymentRecord, Outcome, PhaseTook, Summary, Verb};
+use crate::api::{DeploymentRecord, LastFailure, Outcome, PhaseTook, Summary, Verb};
 use crate::store;
 use crate::teller::ms;
 use crate::who::Giver;
@@ -129,6 +129,20 @@ impl History {
     /// Newest first, at most so many.
     pub fn newest(&self, limit: usize) -> Vec<DeploymentRecord> {
         self.records().iter().rev().take(limit).cloned().collect()
+    }
+
+    /// The newest deployment that has ended, if it did not end well.
+    pub fn last_failure(&self) -> Option<LastFailure> {
+        let records = self.records();
+        let last = records.iter().rev().find(|one| one.ended_ms.is_some())?;
+        let ended = last.ended_ms?;
+        Some(LastFailure {
+            deployment: last.number,
+            release: last.to.clone(),
+            result: last.result,
+            ago_s: Duration::from_millis(now_ms().saturating_sub(ended)).as_secs_f64(),
+            why: last.why.clone()?,
+        })
     }
 
     /// The record of one deployment, if it is kept.

@@ -1,7 +1,6 @@
 //! How the daemon writes its own log: to standard error, a line an event, text or JSON.
 
-use std::io::IsTerminal as _;
-
+use anstream::{AutoStream, ColorChoice};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt;
 
@@ -11,7 +10,7 @@ use crate::fault::Fault;
 /// Start logging.
 ///
 /// # Errors
-/// If `level` is not a level or a list of them.
+/// If `level` is not one of error, warn, info, debug, trace.
 pub fn start(format: LogFormat, level: &str) -> Result<(), Fault> {
     let wrong = |cause: &dyn std::fmt::Display| {
         Fault::config(format!("--log-level {level}: {cause}"))
@@ -30,7 +29,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), Fault> {
     let started = match format {
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
         LogFormat::Text => {
-            let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colour = AutoStream::choice(&std::io::stderr()) != ColorChoice::Never;
             lines.with_ansi(colour).try_init()
         }
     };

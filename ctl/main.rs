@@ -47,14 +47,17 @@ fn main() -> ExitCode {
     }
     let early = Early::of(std::env::args_os().skip(1));
     early.color.write_global();
-    let done = parse(early).and_then(|mut cli| {
-        cli.places.or_from_environment();
-        commands::run(&cli)
-    });
+    let (done, form) = match parse(early) {
+        Ok(mut cli) => {
+            cli.places.or_from_environment();
+            (commands::run(&cli), cli.form_of_failure())
+        }
+        Err(fault) => (Err(fault), early.form),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            print::fault(&fault, early.form);
+            print::fault(&fault, form);
             fault.exit.into()
         }
     }

@@ -1,6 +1,7 @@
 //! Answers for people: a line an event, a live line on a terminal, tables. Decides nothing.
 
 mod events;
+mod history;
 mod status;
 mod table;
 
@@ -17,6 +18,7 @@ use crate::fault::{Exit, Fault};
 use crate::paint::{BAD, in_style};
 
 pub use events::event_line;
+pub use history::{history, record};
 pub use status::{releases, status};
 
 /// Shorter waits are not worth a line: every app refuses connections at first.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Written};
-use crate::api::{EventLine, Progress, ReleaseLine, Status};
+use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Status};
 
 /// What has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,6 +19,8 @@ pub enum Subject {
     Cancel,
     Status,
     Releases,
+    History,
+    Show,
     Logs,
     Events,
     Check,
@@ -45,6 +47,8 @@ pub fn of(subject: Subject) -> Value {
         S::Logs => line::<LogLine>(subject),
         S::Failure => line::<Failure>(subject),
         S::Status => whole::<Status>(subject),
+        S::History => whole::<Vec<DeploymentRecord>>(subject),
+        S::Show => whole::<DeploymentRecord>(subject),
         S::Releases => whole::<Vec<ReleaseLine>>(subject),
         S::Check => whole::<Checked>(subject),
         S::Init | S::Man => whole::<Written>(subject),

@@ -414,3 +414,97 @@ fn an_output_that_nobody_reads_any_more_is_no_failure() {
     let status = command.stdout(writer).status().unwrap();
     assert_eq!(status.code(), Some(0), "{status}");
 }
+
+#[test]
+fn a_deployment_that_failed_is_told_in_status_history_and_show_until_a_better_one() {
+    let daemon = Daemon::of_web("keep_warm = \"0s\"");
+    daemon.deploy("v1", &[]);
+    let path = daemon.release("v2");
+    daemon
+        .try_deploy(&path, &["--crash-at-start", "9"])
+        .exits(1);
+    daemon
+        .hotctl(["status"])
+        .exits(0)
+        .says("deployment 2 of web@2 failed")
+        .says("hotctl show 2 web");
+    daemon
+        .hotctl(["show", "2"])
+        .exits(0)
+        .says("deploy to web@2, from web@1")
+        .says("exit status 9");
+    daemon.hotctl(["show", "7"]).exits(2).says("hotctl history");
+    daemon.deploy("v3", &[]);
+    let status = daemon.hotctl(["status"]).exits(0);
+    assert!(!status.stdout.contains("failed"), "{status}");
+    let history = daemon.hotctl(["history"]).exits(0);
+    let rows: Vec<&str> = history.stdout.lines().collect();
+    // The heading, then the newest first.
+    assert_eq!(rows.len(), 4, "{history}");
+    assert!(
+        rows[1].contains("web@3") && rows[1].contains("live"),
+        "{history}"
+    );
+    assert!(
+        rows[2].contains("web@2") && rows[2].contains("failed"),
+        "{history}"
+    );
+    daemon.hotctl(["history", "-n", "1"]).exits(0).says("web@3");
+}
+
+#[test]
+fn a_rollback_goes_to_the_release_that_is_named() {
+    let daemon = Daemon::of_web("keep_warm = \"0s\"");
+    for version in ["v1", "v2", "v3"] {
+        daemon.deploy(version, &[]);
+    }
+    daemon.hotctl(["rollback", "--to", "1"]).exits(0);
+    assert_eq!(daemon.get("/").text(), "v1\n");
+    daemon.hotctl(["rollback", "--to", "web@3"]).exits(0);
+    assert_eq!(daemon.get("/").text(), "v3\n");
+    daemon
+        .hotctl(["rollback", "web", "--to", "shop@3"])
+        .exits(2)
+        .says("shop@3");
+    daemon
+        .hotctl(["rollback", "--to", "latest"])
+        .exits(2)
+        .says("web@7");
+    daemon.hotctl(["rollback", "--to", "99"]).says("99");
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_who_asks_for_them() {
+    let daemon = Daemon::of_web("");
+    daemon.deploy("v1", &[]);
+    let plain = daemon.hotctl(["status"]).exits(0);
+    let coloured = daemon.hotctl(["status", "--color", "always"]).exits(0);
+    assert!(!plain.stdout.contains('\x1b'), "{plain}");
+    assert!(
+        coloured.stdout.contains("\x1b[32mserving\x1b[0m"),
+        "{coloured}"
+    );
+    let json = daemon
+        .hotctl(["status", "--color", "always", "--json"])
+        .exits(0);
+    assert!(!json.stdout.contains('\x1b'), "{json}");
+    let failed = daemon.hotctl(["logs", "web@7"]).exits(2);
+    assert!(!failed.stderr.contains('\x1b'), "{failed}");
+}
+
+#[test]
+fn a_stream_ends_when_its_reader_has_left() {
+    let daemon = Daemon::of_web("");
+    daemon.deploy("v1", &[]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut command = daemon.command(["events", "-f"]);
+    let mut following = command.stdout(writer).spawn().unwrap();
+    drop(command);
+    drop(reader);
+    eventually("it has ended", || {
+        following
+            .try_wait()
+            .unwrap()
+            .is_some_and(|status| status.success())
+    });
+}

@@ -69,6 +69,8 @@ fn every_command_that_looks_answers_as_its_schema_says() {
     whole(&["status"], "status");
     whole(&["status", "web"], "status");
     whole(&["releases"], "releases");
+    whole(&["history"], "history");
+    whole(&["show", "2"], "show");
     whole(&["version"], "version");
     whole(&["check"], "check");
     whole(&["init", "fresh.toml"], "init");
@@ -135,6 +137,20 @@ fn a_command_that_fails_says_so_as_the_schema_of_failures_says() {
     }
     // What is for people stays so.
     run(&["statsu"]).exits(2).says("status");
+}
+
+#[test]
+fn a_daemon_with_a_log_of_json_says_in_json_too_why_it_does_not_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| program::run(hotctl(folder.path()).args(args));
+    failure_fits(&run(&["serve", "--log-format", "json"]).exits(2));
+    run(&["serve"])
+        .exits(2)
+        .says("hotctl: no configuration found");
+    run(&["serve", "--log-level", "loud"])
+        .exits(2)
+        .says("loud")
+        .says("debug");
 }
 
 #[test]

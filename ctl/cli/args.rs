@@ -27,12 +27,17 @@ pub struct Serve {
     /// How the daemon writes its own log
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
-    /// How much it writes: error, warn, info, debug, trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    /// How much it writes
+    #[arg(
+        long,
+        value_name = "LEVEL",
+        default_value = "info",
+        value_parser = ["error", "warn", "info", "debug", "trace"]
+    )]
     pub log_level: String,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,
     Json,
@@ -79,6 +84,62 @@ pub enum Wait {
 
 #[derive(Debug, Args)]
 pub struct OnService {
+    /// Which service; may be left out where there is only one
+    pub service: Option<ServiceName>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl rollback                 to the release before
+  hotctl rollback web --to 7      to one that is stored; `hotctl releases` lists them")]
+pub struct Rollback {
+    /// Which service; may be left out where there is only one
+    pub service: Option<ServiceName>,
+    /// To this release: its number, or web@7
+    #[arg(long, value_name = "RELEASE")]
+    pub to: Option<ReleaseRef>,
+    /// Refuse, with exit 4, rather than wait for a deployment that is under way
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// A release by its number, or with its service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReleaseRef {
+    /// Of the service that is meant.
+    Number(u32),
+    /// In full.
+    Id(ReleaseId),
+}
+
+impl std::str::FromStr for ReleaseRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains('@') {
+            return text.parse().map(Self::Id).map_err(|e| format!("{e}"));
+        }
+        match text.parse() {
+            Ok(number) if number > 0 => Ok(Self::Number(number)),
+            _ => Err("not a release: a number, or a service and a number such as web@7".into()),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct History {
+    /// Which service; may be left out where there is only one
+    pub service: Option<ServiceName>,
+    /// How many, the newest first
+    #[arg(long, short = 'n', value_name = "DEPLOYMENTS", default_value_t = 20)]
+    pub limit: usize,
+}
+
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The number of the deployment, as `hotctl history` lists it
+    pub number: u32,
     /// Which service; may be left out where there is only one
     pub service: Option<ServiceName>,
 }

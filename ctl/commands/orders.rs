@@ -10,8 +10,10 @@ use reqwest::Method;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{meant, path_of, service_path, with_query};
-use crate::api::{CancelQuery, DeployRequest, Progress, Put, PutQuery, UploadKind};
-use crate::cli::{self, Form, Wait};
+use crate::api::{
+    CancelQuery, DeployRequest, Progress, Put, PutQuery, RollbackRequest, UploadKind,
+};
+use crate::cli::{self, Form, ReleaseRef, Wait};
 use crate::client::{Client, Lines};
 use crate::fault::Fault;
 use crate::print::{self, Paper};
@@ -83,7 +85,27 @@ pub async fn deploy(
     .await
 }
 
-/// `hotctl rollback`, `stop`, `start`, `restart`.
+/// `hotctl rollback`.
+pub async fn rollback(client: &Client, asked: &cli::Rollback, form: Form) -> Result<(), Fault> {
+    let (named, to) = match (&asked.service, &asked.to) {
+        (Some(named), Some(ReleaseRef::Id(id))) if *named != id.service => {
+            return Err(Fault::config(format!("{id} is no release of {named}"))
+                .hint(format!("hotctl releases {named}")));
+        }
+        (_, Some(ReleaseRef::Id(id))) => (Some(&id.service), Some(id.number)),
+        (named, Some(ReleaseRef::Number(number))) => (named.as_ref(), Some(*number)),
+        (named, None) => (named.as_ref(), None),
+    };
+    let request = RollbackRequest {
+        to,
+        no_wait: asked.no_wait,
+    };
+    let path = format!("{}/rollback", service_path(client, named).await?);
+    let answer = client.order(Method::POST, &path, &request).await?;
+    follow(client, answer, Paper::new(form), Wait::Drained, None).await
+}
+
+/// `hotctl stop`, `start`, `restart`.
 pub async fn on_service(
     client: &Client,
     on: &cli::OnService,

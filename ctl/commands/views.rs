@@ -4,7 +4,9 @@ use hotctl_config::names::ReleaseId;
 
 use super::{answer, service, service_path, unknown, with_query};
 use crate::answers::{LogLine, Version};
-use crate::api::{EventLine, EventsQuery, LogsQuery, ReleaseLine, Status};
+use crate::api::{
+    DeploymentRecord, EventLine, EventsQuery, HistoryQuery, LogsQuery, ReleaseLine, Status,
+};
 use crate::cli::{self, Form, LogsOf};
 use crate::client::{self, Client, Lines};
 use crate::fault::Fault;
@@ -46,6 +48,25 @@ pub async fn releases(client: &Client, asked: &cli::Releases, form: Form) -> Res
     let service = service_path(client, asked.service.as_ref()).await?;
     let lines: Vec<ReleaseLine> = client.get(&format!("{service}/releases")).await?;
     answer(form, &lines, || print::releases(&lines))
+}
+
+/// `hotctl history`.
+pub async fn history(client: &Client, asked: &cli::History, form: Form) -> Result<(), Fault> {
+    let service = service_path(client, asked.service.as_ref()).await?;
+    let query = HistoryQuery {
+        limit: Some(asked.limit),
+    };
+    let path = with_query(&format!("{service}/deployments"), &query)?;
+    let records: Vec<DeploymentRecord> = client.get(&path).await?;
+    answer(form, &records, || print::history(&records))
+}
+
+/// `hotctl show`.
+pub async fn show(client: &Client, asked: &cli::Show, form: Form) -> Result<(), Fault> {
+    let service = service_path(client, asked.service.as_ref()).await?;
+    let path = format!("{service}/deployments/{}", asked.number);
+    let record: DeploymentRecord = client.get(&path).await?;
+    answer(form, &record, || print::record(&record))
 }
 
 /// `hotctl logs`.

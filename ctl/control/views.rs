@@ -199,6 +199,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         ignore: site.config.ignore.clone(),
         live,
         running,
+        last_failure: history.last_failure(),
         previous: ledger.back().map(|number| ledger.id(number)),
         deployment: ledger.deployment.as_ref().map(|d| DeploymentStatus {
             number: d.number,

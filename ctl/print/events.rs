@@ -3,7 +3,7 @@
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{plural, time};
-use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress};
+use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress, Summary};
 use crate::paint::{BAD, GOOD, LOOK, QUIET, in_style};
 
 /// An event as a line, if it has one of its own.
@@ -98,17 +98,7 @@ pub fn event(progress: &Progress) -> Option<String> {
             format!("{release} {}", in_style(LOOK, "taken back"))
         }
         Progress::Summary(s) => {
-            let mut parts = vec![format!("start {}", time(s.start_ms))];
-            parts.push(format!("health {}", time(s.health_ms)));
-            parts.push(format!("flip {}", time(s.flip_us / 1e3)));
-            parts.extend(s.drain_ms.map(|drain| format!("drain {}", time(drain))));
-            parts.push(format!("total {}", time(s.total_ms)));
-            format!(
-                "{} is live on {}: {}",
-                s.release,
-                s.address,
-                parts.join(", ")
-            )
+            format!("{} is live on {}: {}", s.release, s.address, summary(s))
         }
         Progress::Settled { release, .. } => format!("{release} settled"),
         Progress::Unchanged { release } => {
@@ -139,6 +129,16 @@ pub fn kinds(open: &OpenRequests) -> String {
         true => "nothing".to_owned(),
         false => words.join(", "),
     }
+}
+
+/// The figures of a deployment.
+pub fn summary(s: &Summary) -> String {
+    let mut parts = vec![format!("start {}", time(s.start_ms))];
+    parts.push(format!("health {}", time(s.health_ms)));
+    parts.push(format!("flip {}", time(s.flip_us / 1e3)));
+    parts.extend(s.drain_ms.map(|drain| format!("drain {}", time(drain))));
+    parts.push(format!("total {}", time(s.total_ms)));
+    parts.join(", ")
 }
 
 /// An event of the journal as a line.

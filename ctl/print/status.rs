@@ -2,10 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::events::kinds;
 use super::table::{Cell, heading, table};
 use super::{plural, seconds};
-use crate::api::{ReleaseLine, RunningRelease, ServiceStatus, Status};
-use crate::paint::{GOOD, LOOK, in_style, of_word};
+use crate::api::{InstanceStatus, ReleaseLine, RunningRelease, ServiceStatus, Status};
+use crate::paint::{BAD, GOOD, LOOK, in_style, of_word};
 
 /// `hotctl status` for people.
 pub fn status(status: &Status) -> String {
@@ -43,9 +44,23 @@ fn one_service(service: &ServiceStatus) -> String {
         let mut rows = vec![heading([
             "RELEASE", "ROLE", "ADDRESS", "PID", "UP", "REQUESTS", "HEALTH",
         ])];
-        rows.extend(service.running.iter().map(row));
+        for running in &service.running {
+            rows.push(row(running));
+            if running.instances.len() > 1 {
+                rows.extend(running.instances.iter().map(instance));
+            }
+        }
         out.push('\n');
         out.push_str(&table(&rows));
+    }
+    for running in &service.running {
+        if running.open.websockets + running.open.streams > 0 {
+            out.push_str(&format!(
+                "\n  {} has {} open",
+                running.release,
+                kinds(&running.open)
+            ));
+        }
     }
     if let Some(d) = &service.deployment {
         let from = d
@@ -62,6 +77,12 @@ fn one_service(service: &ServiceStatus) -> String {
             d.phase,
             seconds(d.age_s)
         ));
+        if let Some(left) = d.hold_left_s {
+            out.push_str(&format!(
+                "\n  flips back by itself if it fails within {}",
+                seconds(left)
+            ));
+        }
     }
     if let Some(w) = &service.waiting {
         out.push_str(&format!(
@@ -74,6 +95,18 @@ fn one_service(service: &ServiceStatus) -> String {
     }
     if let (Some(previous), "serving") = (&service.previous, service.state.as_str()) {
         out.push_str(&format!("\n  rollback would go to {previous}"));
+    }
+    if let Some(last) = &service.last_failure {
+        out.push_str(&format!(
+            "\n  deployment {} of {} {} {} ago: {}\n  try: hotctl show {} {}",
+            last.deployment,
+            last.release,
+            in_style(BAD, &last.result.to_string()),
+            seconds(last.ago_s),
+            last.why,
+            last.deployment,
+            service.name
+        ));
     }
     if service.state == "down" {
         out.push_str(&format!(
@@ -91,13 +124,6 @@ fn one_service(service: &ServiceStatus) -> String {
 }
 
 fn row(running: &RunningRelease) -> Vec<Cell> {
-    let restarts = match running.restarts {
-        0 => String::new(),
-        n => format!(
-            ", restarted {n} time{}",
-            plural(usize::try_from(n).unwrap_or(0))
-        ),
-    };
     vec![
         Cell::plain(running.release.to_string()),
         Cell::word(&running.role),
@@ -109,14 +135,39 @@ fn row(running: &RunningRelease) -> Vec<Cell> {
         ),
         Cell::plain(seconds(running.uptime_s)),
         Cell::plain(running.tickets.to_string()),
-        Cell {
-            text: format!("{}{restarts}", running.health),
-            style: match running.health.as_str() {
-                "healthy" => GOOD,
-                _ => LOOK,
-            },
-        },
+        health(&running.health, running.restarts),
     ]
+}
+
+/// One of several processes, under its release.
+fn instance(one: &InstanceStatus) -> Vec<Cell> {
+    let pid = one
+        .pid
+        .map_or_else(|| "-".to_owned(), |pid| pid.to_string());
+    vec![
+        Cell::plain(format!("  #{}", one.instance)),
+        Cell::word(&one.state),
+        Cell::plain(one.address.to_string()),
+        Cell::plain(pid),
+        Cell::plain(seconds(one.uptime_s)),
+        Cell::plain(""),
+        health(&one.health, one.restarts),
+    ]
+}
+
+/// What the last probe said, and how often it died.
+fn health(health: &str, restarts: u32) -> Cell {
+    let restarts = match restarts {
+        0 => String::new(),
+        n => format!(
+            ", restarted {n} time{}",
+            plural(usize::try_from(n).unwrap_or(0))
+        ),
+    };
+    Cell {
+        text: format!("{health}{restarts}"),
+        style: if health == "healthy" { GOOD } else { LOOK },
+    }
 }
 
 /// `hotctl releases` for people.
