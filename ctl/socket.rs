@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use hotctl_config::file::Control;
 use rustix::fs::Mode;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::net::UnixListener;
 
 use crate::fault::Fault;
@@ -109,11 +110,7 @@ impl Socket {
             }
             Err(_) => {}
         }
-        // Nobody may connect before the permissions are as they should be.
-        let before = rustix::process::umask(Mode::from_raw_mode(0o177));
-        let bound = UnixListener::bind(path);
-        rustix::process::umask(before);
-        let listener = bound.map_err(fault)?;
+        let listener = bind_private(path).map_err(fault)?;
         let socket = Self {
             path: path.to_owned(),
             _lock: lock,
@@ -133,6 +130,19 @@ impl Drop for Socket {
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(lock_path(&self.path));
     }
+}
+
+/// Nobody else may connect, not even for a moment: Linux gives the file the mode that the socket has
+/// when it is bound. (The umask would do it for every thread.)
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    /// Connections that may wait to be accepted.
+    const WAITING: i32 = 128;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, WAITING)?;
+    UnixListener::from_std(socket.into())
 }
 
 fn lock(path: &Path, fault: impl Fn(io::Error) -> Fault) -> Result<fs::File, Fault> {
@@ -269,6 +279,8 @@ mod tests {
     #[tokio::test]
     async fn a_folder_that_was_named_is_not_opened_but_explained() {
         let temp = tempfile::tempdir().unwrap();
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(temp.path(), private).unwrap();
         let other = Callers::Group {
             name: "deploy".into(),
             gid: 4_123_456_789,
