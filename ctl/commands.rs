@@ -116,11 +116,11 @@ fn path_of(service: &ServiceName) -> String {
 
 fn unknown(name: &ServiceName, status: &Status) -> Fault {
     let names = names(status);
-    let hint = match nearest(name.as_str(), &names) {
-        Some(meant) => format!("did you mean {meant}? there are: {}", names.join(", ")),
-        None => format!("one of: {}", names.join(", ")),
-    };
-    Fault::config(format!("no service named {name}")).hint(hint)
+    let meant = nearest(name.as_str(), &names)
+        .map(|meant| format!("; did you mean {meant}?"))
+        .unwrap_or_default();
+    Fault::config(format!("no service named {name}{meant}"))
+        .hint(format!("one of: {}", names.join(", ")))
 }
 
 fn names(status: &Status) -> Vec<&str> {

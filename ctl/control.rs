@@ -145,11 +145,14 @@ impl House {
     fn resident(&self, name: &ServiceName) -> Result<&Resident, Refused> {
         self.services.get(name).ok_or_else(|| {
             let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            let hint = match nearest(name.as_str(), &names) {
-                Some(meant) => format!("did you mean {meant}? there are: {}", names.join(", ")),
-                None => format!("one of: {}", names.join(", ")),
-            };
-            Refused::new(StatusCode::NOT_FOUND, format!("no service named {name}")).hint(hint)
+            let meant = nearest(name.as_str(), &names)
+                .map(|meant| format!("; did you mean {meant}?"))
+                .unwrap_or_default();
+            Refused::new(
+                StatusCode::NOT_FOUND,
+                format!("no service named {name}{meant}"),
+            )
+            .hint(format!("one of: {}", names.join(", ")))
         })
     }
 }

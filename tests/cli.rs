@@ -141,7 +141,7 @@ fn where_there_are_several_services_one_must_be_named() {
     daemon
         .hotctl(["deploy", path, "--service", "wbe"])
         .exits(2)
-        .says("wbe")
+        .says("no service named wbe; did you mean web?")
         .says("shop, web");
     daemon
         .hotctl(["deploy", path, "--service", "shop"])

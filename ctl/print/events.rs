@@ -1,5 +1,7 @@
 //! What happens, in words: the lines of an order, and the events of the journal.
 
+use hotctl_config::names::ReleaseId;
+use hotctl_deploy::why::Why;
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{plural, time};
@@ -208,14 +210,21 @@ fn noted(what: &Noted) -> String {
             format!("{release} waiting: {probe}")
         }
         Noted::Progress(Progress::Failed { release, why, .. }) => {
-            let what = release
-                .as_ref()
-                .map(|id| format!("{id} "))
-                .unwrap_or_default();
-            format!("{what}{}: {why}", in_style(BAD, "failed"))
+            let failed = in_style(BAD, "failed");
+            match release {
+                Some(release) => format!("{release} {failed}: {}", apart_from(why, release)),
+                None => format!("{failed}: {why}"),
+            }
         }
         Noted::Progress(progress) => event(progress).unwrap_or_default(),
     }
+}
+
+/// The reason, where its release has been named already.
+pub fn apart_from<'a>(why: &'a Why, release: &ReleaseId) -> &'a str {
+    let rest = why.text.strip_prefix(&release.to_string());
+    rest.and_then(|rest| rest.strip_prefix(": "))
+        .unwrap_or(&why.text)
 }
 
 /// The word of a value that JSON writes as one.

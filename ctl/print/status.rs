@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::events::kinds;
+use super::events::{apart_from, kinds};
 use super::table::{Cell, heading, table};
 use super::{plural, seconds};
 use crate::api::{InstanceStatus, ReleaseLine, RunningRelease, ServiceStatus, Status};
@@ -103,7 +103,7 @@ fn one_service(service: &ServiceStatus) -> String {
             last.release,
             in_style(BAD, &last.result.to_string()),
             seconds(last.ago_s),
-            last.why,
+            apart_from(&last.why, &last.release),
             last.deployment,
             service.name
         ));
