@@ -155,9 +155,6 @@ impl DeployHands {
     }
 
     async fn judge(&self, hold: Duration) -> Event {
-        let Some(launched) = self.site.launched(self.to) else {
-            return Event::Failed(Why::new(Kind::Exited, "the candidate is gone"));
-        };
         self.site.hold(self.to.slot, hold);
         let release = self.to.release_of(&self.site.name);
         let evidence = tokio::select! {
@@ -169,12 +166,10 @@ impl DeployHands {
             .means
             .metrics
             .flipped_back(&self.site.name, evidence.kind);
-        let output = launched
-            .logs()
-            .iter()
-            .map(|log| logs::tail(log, LAST_LINES))
-            .max_by_key(Vec::len)
-            .unwrap_or_default();
+        let launched = self.times().launched.clone();
+        let logs = launched.map_or_else(Vec::new, |(launched, _)| launched.logs());
+        let tails = logs.iter().map(|log| logs::tail(log, LAST_LINES));
+        let output = tails.max_by_key(Vec::len).unwrap_or_default();
         let why = Why {
             output,
             ..Why::new(evidence.kind, format!("{release}: {}", evidence.text))

@@ -28,7 +28,7 @@ impl DeployHands {
             deployment: self.deployment,
         });
         let launched = match self.site.launched(at) {
-            // Kept warm: it has done all this.
+            // The duty was begun before; it may be repeated.
             Some(launched) => launched,
             None => {
                 self.before_start(at, &release).await?;

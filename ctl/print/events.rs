@@ -1,8 +1,8 @@
 //! What happens, in words: the lines of an order, and the events of the journal.
 
+use chrono::{DateTime, Local};
 use hotctl_config::names::ReleaseId;
 use hotctl_deploy::why::Why;
-use jiff::{Timestamp, tz::TimeZone};
 
 use super::{plural, time};
 use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress, Summary};
@@ -164,11 +164,11 @@ pub fn event_line(line: &EventLine) -> String {
 pub fn when(at_ms: u64) -> String {
     let moment = i64::try_from(at_ms)
         .ok()
-        .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        .and_then(DateTime::from_timestamp_millis);
     match moment {
         Some(moment) => moment
-            .to_zoned(TimeZone::system())
-            .strftime("%Y-%m-%d %H:%M:%S")
+            .with_timezone(&Local)
+            .format("%Y-%m-%d %H:%M:%S")
             .to_string(),
         None => "-".to_owned(),
     }
