@@ -158,6 +158,8 @@ impl DeployHands {
         self.site.hold(self.to.slot, hold);
         let release = self.to.release_of(&self.site.name);
         let evidence = tokio::select! {
+            // Without a hold nobody is kept to go back to.
+            biased;
             () = tokio::time::sleep(hold) => return Event::Passed,
             () = self.hurry.notified() => return Event::Passed,
             evidence = self.site.evidence(self.to.slot) => evidence,
