@@ -129,7 +129,7 @@ pub enum Command {
     Start(OnService),
     /// Replace a service's processes by fresh ones, without a gap
     Restart(OnService),
-    /// End the deployment under way; what is live stays
+    /// End the deployment under way, and the order that waits; what is live stays
     Cancel(OnService),
     /// Read and check a configuration without using it
     Check(Check),

@@ -32,7 +32,7 @@ use crate::client;
 use crate::history::History;
 use crate::journal::Journal;
 use crate::openapi;
-use crate::refused::Refused;
+use crate::refused::{NoQuery, Refused};
 use crate::service::Order;
 use crate::site::Site;
 use crate::socket::Callers;
@@ -163,7 +163,7 @@ impl House {
     path = "/v1/openapi.json",
     responses((status = 200, description = "OpenAPI 3.1", body = Object), Refused)
 )]
-async fn description() -> Json<utoipa::openapi::OpenApi> {
+async fn description(_: NoQuery) -> Json<utoipa::openapi::OpenApi> {
     Json(openapi::document())
 }
 

@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use hotctl_deploy::refused::Refused as NotTaken;
 use serde::de::DeserializeOwned;
@@ -98,6 +99,26 @@ impl Refused {
             "this path does not take that method",
         )
         .hint("the Allow header lists those it takes")
+    }
+}
+
+/// For a path that takes no query: one that is there all the same is a slip, and is refused before
+/// anything is done.
+#[derive(Debug, Clone, Copy)]
+pub struct NoQuery;
+
+impl<S: Sync> FromRequestParts<S> for NoQuery {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refused> {
+        match parts.uri.query() {
+            None | Some("") => Ok(Self),
+            Some(query) => Err(Refused::new(
+                StatusCode::BAD_REQUEST,
+                format!("query: {query:?}: this path takes no query"),
+            )
+            .hint("GET /v1/openapi.json says what each path takes, and where")),
+        }
     }
 }
 

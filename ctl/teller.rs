@@ -133,7 +133,14 @@ impl Teller {
 
 impl Story {
     fn say(&self, told: &mut Told, progress: Progress) {
-        let Some(sender) = &told.to else { return };
+        let Some(sender) = &told.to else {
+            // May come when the order is over, and is worth knowing all the same.
+            if matches!(progress, Progress::OnLive { .. }) {
+                self.journal
+                    .note(Some(&self.service), self.as_noted(&progress));
+            }
+            return;
+        };
         self.journal
             .note(Some(&self.service), self.as_noted(&progress));
         if let Some(scribe) = &told.scribe {

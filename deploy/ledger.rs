@@ -300,14 +300,21 @@ impl Ledger {
             .collect()
     }
 
-    /// Forget the oldest releases beyond `keep` that nothing needs; returns their numbers.
+    /// Forget the oldest releases beyond `keep` that nothing needs, those that never went live before
+    /// all others; returns their numbers.
     pub fn prune(&mut self, keep: usize) -> Vec<u32> {
         let needed = self.needed();
         let surplus = self.releases.len().saturating_sub(keep);
-        let gone: Vec<u32> = self
+        // Those that never went live first: nobody can go back to them.
+        let mut oldest: Vec<(bool, u32)> = self
             .releases
-            .keys()
-            .copied()
+            .iter()
+            .map(|(number, release)| (release.proved, *number))
+            .collect();
+        oldest.sort_unstable();
+        let gone: Vec<u32> = oldest
+            .into_iter()
+            .map(|(_, number)| number)
             .take(surplus)
             .filter(|n| !needed.contains(n))
             .collect();

@@ -300,3 +300,18 @@ fn one_goes_back_only_to_what_has_been_live_and_is_told_to_what() {
     assert_eq!(gone.text, "web@9: is not stored");
     assert_eq!(ledger.back_to(None).unwrap_err().kind, Kind::NoRelease);
 }
+
+#[test]
+fn releases_that_never_went_live_are_pruned_before_those_that_did() {
+    let mut ledger = with_live();
+    let proved = Release {
+        proved: true,
+        ..release()
+    };
+    let good = [ledger.add(proved.clone()), ledger.add(proved)];
+    let bad: Vec<u32> = (0..4).map(|_| ledger.add(release())).collect();
+    assert_eq!(ledger.prune(4), bad[..3]);
+    for number in good {
+        assert!(ledger.releases.contains_key(&number), "{ledger:?}");
+    }
+}

@@ -144,6 +144,9 @@ fn what_the_framework_refuses_has_the_one_shape_too() {
             422,
         ),
         (&["-d", "digest=1", "/v1/services/web/deployments"], 415),
+        // Not taken for a rollback to wherever it would go.
+        (&["-X", "POST", "/v1/services/web/rollback?to=1"], 400),
+        (&["/v1/status?service=web"], 400),
     ] {
         let (path, flags) = args.split_last().unwrap();
         let ran = program::run(

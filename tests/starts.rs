@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::http::Upload;
 use crate::support::load::Plan;
 use crate::support::program::{self, Ran};
-use crate::support::{Class, Daemon, eventually};
+use crate::support::{Class, Daemon, eventually, eventually_some, leftovers};
 
 /// A pace and a mix at which a release drains as soon as it is asked to.
 fn load(daemon: &Daemon) -> Plan {
@@ -224,11 +224,41 @@ fn a_command_after_the_flip_runs_with_the_new_release_live() {
     let command = r#"on_live = ["/bin/sh", "-c", "echo $HOTCTL_RELEASE >> $HOTCTL_DATA/live"]"#;
     let daemon = Daemon::of_web(command);
     daemon.deploy("v1", &[]);
-    daemon.deploy("v2", &[]);
     let told = daemon.get("/env?name=HOTCTL_DATA").text() + "/live";
-    eventually("it ran for both", || {
-        fs::read_to_string(&told).is_ok_and(|text| text == "web@1\nweb@2\n")
+    let tells = |all: &str| fs::read_to_string(&told).is_ok_and(|text| text == all);
+    eventually("it ran for the first", || tells("web@1\n"));
+    daemon.deploy("v2", &[]);
+    eventually("it ran for both", || tells("web@1\nweb@2\n"));
+}
+
+#[test]
+fn a_command_after_the_flip_ends_with_the_traffic_of_its_release() {
+    let daemon = Daemon::of_web(
+        "on_live = [\"/bin/sh\", \"-c\", \"echo $$ > $HOTCTL_DATA/pid; setsid sleep 3600 & sleep 3600\"]\non_live_timeout = \"1h\"",
+    );
+    daemon.deploy("v1", &[]);
+    let told = daemon.get("/env?name=HOTCTL_DATA").text() + "/pid";
+    let pid = eventually_some("it runs", || {
+        fs::read_to_string(&told).ok()?.trim().parse::<u32>().ok()
     });
+    daemon.hotctl(["stop"]).exits(0);
+    eventually("it is gone with all that it started", || {
+        !std::path::Path::new(&format!("/proc/{pid}")).exists()
+            && leftovers::processes(daemon.folder())
+                .iter()
+                .all(|process| !process.line.contains("sleep 3600"))
+    });
+}
+
+#[test]
+fn a_command_after_the_flip_that_fails_is_told_whenever_it_does() {
+    let daemon = Daemon::of_web("on_live = [\"/bin/sh\", \"-c\", \"exit 9\"]");
+    daemon.deploy("v1", &[]);
+    eventually("an event tells it", || {
+        let events = daemon.hotctl(["events"]).exits(0);
+        events.stdout.contains("on_live failed") && events.stdout.contains("exit status 9")
+    });
+    assert_eq!(daemon.get("/").text(), "v1\n");
 }
 
 #[test]

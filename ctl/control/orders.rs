@@ -18,7 +18,7 @@ use crate::api::{
     CancelQuery, DeployRequest, OrderRequest, Progress, Put, PutQuery, RollbackRequest, UploadKind,
 };
 use crate::openapi;
-use crate::refused::{self, BodyOrDefault, Path, Query, Refused};
+use crate::refused::{self, BodyOrDefault, NoQuery, Path, Query, Refused};
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::teller::Teller;
 use crate::who::Giver;
@@ -64,6 +64,7 @@ pub(super) async fn put_release(
 )]
 pub(super) async fn deploy(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path(service): Path<ServiceName>,
     by: Giver,
     refused::Body(request): refused::Body<DeployRequest>,
@@ -104,6 +105,7 @@ pub(super) async fn deploy(
 )]
 pub(super) async fn rollback(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path(service): Path<ServiceName>,
     by: Giver,
     BodyOrDefault(request): BodyOrDefault<RollbackRequest>,
@@ -123,6 +125,7 @@ pub(super) async fn rollback(
 )]
 pub(super) async fn stop(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path(service): Path<ServiceName>,
     by: Giver,
     BodyOrDefault(request): BodyOrDefault<OrderRequest>,
@@ -141,6 +144,7 @@ pub(super) async fn stop(
 )]
 pub(super) async fn start(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path(service): Path<ServiceName>,
     by: Giver,
     BodyOrDefault(request): BodyOrDefault<OrderRequest>,
@@ -159,6 +163,7 @@ pub(super) async fn start(
 )]
 pub(super) async fn restart(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path(service): Path<ServiceName>,
     by: Giver,
     BodyOrDefault(request): BodyOrDefault<OrderRequest>,

@@ -20,7 +20,7 @@ use crate::api::{
 };
 use crate::follow;
 use crate::history::{History, now_ms};
-use crate::refused::{Path, Query, Refused};
+use crate::refused::{NoQuery, Path, Query, Refused};
 use crate::site::{Site, SlotView};
 
 /// The stored releases, oldest first.
@@ -32,6 +32,7 @@ use crate::site::{Site, SlotView};
 )]
 pub(super) async fn releases(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path(service): Path<ServiceName>,
 ) -> Result<Json<Vec<ReleaseLine>>, Refused> {
     let site = &house.resident(&service)?.site;
@@ -84,6 +85,7 @@ pub(super) async fn deployments(
 )]
 pub(super) async fn deployment(
     State(house): State<Arc<House>>,
+    _: NoQuery,
     Path((service, number)): Path<(ServiceName, u32)>,
 ) -> Result<Json<DeploymentRecord>, Refused> {
     let history = &house.resident(&service)?.history;
@@ -164,7 +166,7 @@ pub(super) async fn events(
     path = "/v1/status",
     responses((status = 200, body = Status), Refused)
 )]
-pub(super) async fn status(State(house): State<Arc<House>>) -> Json<Status> {
+pub(super) async fn status(State(house): State<Arc<House>>, _: NoQuery) -> Json<Status> {
     Json(Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
@@ -214,7 +216,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
             age_s: site.deployment_age().as_secs_f64(),
             hold_left_s: site
                 .hold_left()
-                .filter(|_| d.is_warm())
+                .filter(|_| d.is_warm() && d.from.is_some())
                 .map(|left| left.as_secs_f64()),
         }),
         waiting: waiting(history),

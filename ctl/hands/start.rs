@@ -261,7 +261,7 @@ impl DeployHands {
         let told = self.clone();
         let limit: Duration = self.site.config.on_live_timeout;
         let command = shell_words::join(argv);
-        self.site.alongside(async move {
+        self.site.beside(self.to.slot, async move {
             let release = told.to.release_of(&told.site.name);
             let ran = match told.site.on_live(told.to) {
                 Ok(spec) => command::run(spec, limit, |_| {})

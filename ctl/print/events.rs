@@ -140,6 +140,9 @@ pub fn summary(s: &Summary) -> String {
     parts.push(format!("flip {}", time(s.flip_us / 1e3)));
     parts.extend(s.drain_ms.map(|drain| format!("drain {}", time(drain))));
     parts.push(format!("total {}", time(s.total_ms)));
+    if s.open > 0 {
+        parts.push(format!("{} ended by its drain", kinds(&s.cut)));
+    }
     parts.join(", ")
 }
 

@@ -61,7 +61,7 @@ pub fn record(record: &DeploymentRecord) -> String {
     ];
     lines.extend(record.started_ms.map(|at| line("started", &when(at))));
     lines.extend(record.ended_ms.map(|at| line("ended", &when(at))));
-    lines.extend(record.phases.iter().map(phase));
+    lines.extend(record.phases.iter().map(|it| phase(it, record)));
     if let Some(summary_of) = &record.summary {
         lines.push(line("figures", &summary(summary_of)));
     }
@@ -85,10 +85,12 @@ fn line(name: &str, text: &str) -> String {
     format!("  {name:<8} {text}")
 }
 
-fn phase(phase: &PhaseTook) -> String {
-    let took = match phase.took_ms {
-        Some(ms) => time(ms),
-        None => format!("going on, for {}", time(since(phase.began_ms))),
+fn phase(phase: &PhaseTook, record: &DeploymentRecord) -> String {
+    let took = match (phase.took_ms, record.ended_ms) {
+        (Some(ms), _) => time(ms),
+        (None, None) => format!("going on, for {}", time(since(phase.began_ms))),
+        // The daemon ended within it.
+        (None, Some(_)) => "cut short".to_owned(),
     };
     line("phase", &format!("{:<9} {took}", phase.phase))
 }

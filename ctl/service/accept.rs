@@ -234,10 +234,10 @@ impl Desk {
 
     /// Why an order that is not to wait is refused; none where it need not wait.
     pub(super) fn busy(&self) -> Option<Why> {
-        let number = match (self.queue.waiting(), &self.active) {
-            (Some(waiting), _) => waiting.number()?,
-            (None, Some(active)) if !self.is_warm() => active.number,
-            (None, _) => return None,
+        let number = match (&self.active, self.queue.waiting()) {
+            (Some(active), _) if !self.is_warm() => active.number,
+            (_, Some(waiting)) => waiting.number()?,
+            (_, None) => return None,
         };
         let record = self.history.get(number)?;
         let (phase, since_ms) = record

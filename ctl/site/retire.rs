@@ -51,6 +51,7 @@ impl Site {
             });
             return;
         };
+        running.beside = None;
         let (tell, over) = watch::channel(false);
         let site = self.clone();
         let pool = running.pool.clone();

@@ -12,6 +12,7 @@ use hotctl_deploy::process::{self, Exit, Process, Spec};
 use hotctl_deploy::restart::Backoff;
 use hotctl_deploy::why::{Kind, Why};
 use hotctl_proxy::{Open, Pool, Standing};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::place::Place;
 use super::retire::Drain;
@@ -26,6 +27,8 @@ pub(super) struct Running {
     /// As many as the configuration says, by their number; never empty.
     pub instances: Vec<Instance>,
     pub drain: Option<Drain>,
+    /// What runs beside it since it went live; ends with its traffic.
+    pub beside: Option<AbortOnDropHandle<()>>,
     /// How often an instance died, or had to be replaced, since the release went live.
     pub losses: u32,
 }
@@ -177,6 +180,7 @@ impl Site {
             pool: Pool::new(release, at.slot, first, &more, self.means.shards),
             instances,
             drain: None,
+            beside: None,
             losses: 0,
         };
         let launched = running.launched();
@@ -210,9 +214,12 @@ impl Site {
             .map_or_else(Open::default, |pool| pool.open())
     }
 
-    /// Let something run beside all else; it does not outlive the daemon.
-    pub fn alongside(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(work);
+    /// Let something run beside a release, as long as that has traffic.
+    pub fn beside(&self, slot: Slot, work: impl Future<Output = ()> + Send + 'static) {
+        let mut inner = self.inner();
+        if let Some(running) = inner.slots.get_mut(&slot) {
+            running.beside = Some(AbortOnDropHandle::new(self.tasks.spawn(work)));
+        }
     }
 
     /// The instances of a slot that have ended by themselves.

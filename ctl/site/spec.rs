@@ -38,6 +38,23 @@ impl Site {
             .command(&self.config.run, &args, &self.data())
             .map_err(refused)?;
         let mut spec = self.in_environment(at, program, own, &stored)?;
+        let has = match self.config.address {
+            AddressKind::Port => "{port}",
+            AddressKind::Unix => "{socket}",
+            AddressKind::Socket => "",
+        };
+        let foreign = ["{port}", "{socket}"].into_iter().find(|word| {
+            *word != has && spec.program.iter().any(|argument| argument.contains(word))
+        });
+        if let Some(word) = foreign {
+            let kind = format!("{:?}", self.config.address).to_lowercase();
+            let text = format!(
+                "{word} in the command, and the address of {} is {kind:?}",
+                self.name
+            );
+            return Err(Why::new(Kind::NotStarted, text)
+                .hint("take it out of the command, or change `address` in the configuration"));
+        }
         spec.env.extend([
             ("HOTCTL_INSTANCE".into(), instance.to_string()),
             ("HOST".into(), Ipv4Addr::LOCALHOST.to_string()),

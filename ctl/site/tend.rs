@@ -154,6 +154,7 @@ impl Site {
                     && let Some(one) = running.instances.get_mut(instance)
                 {
                     one.state = State::Dead;
+                    one.health = Health::because(why.to_string());
                 }
                 // As if it had died at once: the service's task asks for the next try.
                 let ended = Ended {
