@@ -127,14 +127,11 @@ fn goes_bad(lines: &str, args: &[&str], reason: &str, kind: &str) -> Vec<Seen> {
         text.contains(&second.release) && text.contains(reason),
         "{text}"
     );
-    daemon
-        .hotctl(["history"])
-        .exits(0)
-        .says("flipped back")
-        .says(reason);
+    daemon.hotctl(["history"]).exits(0).says("flipped back");
+    daemon.hotctl(["show", "2"]).exits(0).says(reason);
     assert!(daemon.metric("hotctl_flip_backs_total", &["web", kind]) == 1.0);
     let events = daemon.hotctl(["events"]).exits(0);
-    events.says("reverting").says(reason);
+    events.says("flipped back from").says(reason);
     seen
 }
 
