@@ -11,7 +11,8 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::daemon::hotctl;
+use crate::support::Daemon;
+use crate::support::daemon::{hotctl, web};
 use crate::support::program::{self, Ran};
 
 const GOOD: &str = "admin = \"off\"\n[[listen]]\naddress = \"127.0.0.1:0\"\n[service.web]\n";
@@ -114,6 +115,22 @@ fn two_ports() -> [TcpListener; 2] {
     let bind = |port: u16| TcpListener::bind(("127.0.0.1", port)).ok();
     let found = (10_240..32_000).find_map(|port| Some([bind(port)?, bind(port + 1)?]));
     found.expect("two free ports")
+}
+
+#[test]
+fn ports_that_the_daemon_itself_has_given_are_not_missing() {
+    // Away from those that the tests beside this one look for.
+    let free = |port: &u16| [*port, port + 1].map(|p| TcpListener::bind(("127.0.0.1", p)).is_ok());
+    let first = (5_000..9_000).find(|port| free(port) == [true, true]);
+    let first: u16 = first.expect("two free ports");
+    let daemon = Daemon::start(&format!("ports = \"{first}-{}\"\n{}", first + 1, web("")));
+    daemon.deploy("v1", &[]);
+    let ran = daemon.hotctl(["doctor", "--json"]);
+    let diagnosis: Value = ran.json();
+    let checks = diagnosis["checks"].as_array().unwrap();
+    let ports: Vec<&Value> = checks.iter().filter(|c| c["check"] == "ports").collect();
+    assert!(!ports.is_empty(), "{ran}");
+    assert!(ports.iter().all(|c| c["verdict"] != "wrong"), "{ran}");
 }
 
 #[test]

@@ -26,7 +26,7 @@ pub fn check(config: &Config, daemon: Option<&Status>) -> Vec<Finding> {
     if let Admin::At(admin) = config.admin {
         found.push(address("admin", admin, &held));
     }
-    found.push(free(config));
+    found.push(free(config, daemon));
     found.push(apart(config.ports));
     found
 }
@@ -41,16 +41,22 @@ fn address(check: &'static str, wanted: SocketAddr, held: &[SocketAddr]) -> Find
     }
 }
 
-/// Whether enough ports can be given: each service needs twice its instances, old and new.
-fn free(config: &Config) -> Finding {
+/// Whether enough ports can be given: each service needs twice its instances, old and new. Those that
+/// the daemon has given already count, too.
+fn free(config: &Config, daemon: Option<&Status>) -> Finding {
     const CHECK: &str = "ports";
     let PortRange { first, last } = config.ports;
     let processes = config.services.values().map(|s| s.instances.get() as usize);
     let wanted = processes.map(|n| 2 * n).sum::<usize>().max(2);
     let total = usize::from(last - first) + 1;
-    let can_bind = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    let services = daemon.iter().flat_map(|status| &status.services);
+    let instances = services.flat_map(|s| &s.running).flat_map(|r| &r.instances);
+    let given: Vec<u16> = instances.filter_map(|one| one.address.port()).collect();
+    let can_use = |port: &u16| {
+        given.contains(port) || TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
+    };
     // More than are needed need not be counted.
-    let free = (first..=last).filter(can_bind).take(wanted).count();
+    let free = (first..=last).filter(can_use).take(wanted).count();
     if free < wanted {
         return Finding::wrong(
             CHECK,
