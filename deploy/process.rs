@@ -26,7 +26,6 @@ use crate::tree;
 use crate::wire::{self, Inherit, Order, Report, Start};
 
 pub use crate::exit::Exit;
-pub use crate::logs::tail;
 
 /// How long a shim may take to start its program. It tries a program that is being written for 2 s.
 const START_LIMIT: Duration = Duration::from_secs(15);

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::{Exit, Notify, tail};
+use super::{Exit, Notify};
+use crate::logs::tail;
 use crate::ports::{self, Ports};
 use crate::testing::{House, eventually, launcher, test_app};
 use crate::tree;

@@ -98,7 +98,7 @@ async fn an_early_end_is_told_at_once() {
     );
     assert_eq!(unhealthy.kind, UnhealthyKind::Exited);
     assert_eq!(unhealthy.exit, Some(Exit::Code(7)));
-    assert_eq!(crate::process::tail(&house.path("log"), 5), ["no database"]);
+    assert_eq!(crate::logs::tail(&house.path("log"), 5), ["no database"]);
 }
 
 #[tokio::test]

@@ -251,6 +251,17 @@ fn a_command_after_the_flip_ends_with_the_traffic_of_its_release() {
 }
 
 #[test]
+fn a_port_in_the_command_of_a_service_that_has_none_is_refused_by_name() {
+    let daemon = Daemon::of_web("address = \"socket\"");
+    let path = daemon.release("v1");
+    let path = path.to_str().unwrap();
+    let failed = daemon
+        .hotctl(["deploy", path, "--", "--marker", "{port}"])
+        .exits(1);
+    failed.says("{port}").says("\"socket\"").says("`address`");
+}
+
+#[test]
 fn a_command_after_the_flip_that_fails_is_told_whenever_it_does() {
     let daemon = Daemon::of_web("on_live = [\"/bin/sh\", \"-c\", \"exit 9\"]");
     daemon.deploy("v1", &[]);
