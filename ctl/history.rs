@@ -131,10 +131,14 @@ impl History {
         self.records().iter().rev().take(limit).cloned().collect()
     }
 
-    /// The newest deployment that has ended, if it did not end well.
+    /// The newest deployment that has ended, if it did not end well and no later one is live: one
+    /// that is live is better news at once, also while its hold goes on.
     pub fn last_failure(&self) -> Option<LastFailure> {
         let records = self.records();
-        let last = records.iter().rev().find(|one| one.ended_ms.is_some())?;
+        let last = records
+            .iter()
+            .rev()
+            .find(|one| one.ended_ms.is_some() || one.result == Outcome::Live)?;
         let ended = last.ended_ms?;
         Some(LastFailure {
             deployment: last.number,

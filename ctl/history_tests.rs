@@ -57,6 +57,20 @@ async fn the_next_daemon_reads_what_this_one_wrote() {
 }
 
 #[test]
+fn a_failure_is_shown_until_a_later_deployment_is_live_also_while_its_hold_goes_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    ordered(&history, 1).ends(Some(&Why::new(Kind::Exited, "exit status 9")));
+    assert_eq!(history.last_failure().map(|last| last.deployment), Some(1));
+    let next = ordered(&history, 2);
+    assert_eq!(history.last_failure().map(|last| last.deployment), Some(1));
+    climbed(&next);
+    assert_eq!(history.last_failure(), None);
+    next.ends(Some(&Why::new(Kind::Exited, "exit status 3")));
+    assert_eq!(history.last_failure().map(|last| last.deployment), Some(2));
+}
+
+#[test]
 fn what_cannot_be_understood_is_put_aside_and_not_lost() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join(FILE), "{\"schema\":99,\"deployments\":[]}").unwrap();
