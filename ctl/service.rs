@@ -225,7 +225,7 @@ impl Desk {
 
     /// The one path: start, prove, flip, drain, stop.
     fn deploy(&mut self, number: u32, release: u32, tell: Teller) {
-        let keep_warm = self.site.config.keep_warm;
+        let keep_warm = self.site.config().keep_warm;
         // What it is started with now; a start that cannot read it says so.
         let environment = self.site.environment().ok();
         let deployment = self.site.note(|ledger| {

@@ -57,7 +57,8 @@ pub struct Means {
 #[derive(Debug)]
 pub struct Site {
     pub name: ServiceName,
-    pub config: Service,
+    /// What the configuration says of it now; a reload replaces it.
+    config: Mutex<Arc<Service>>,
     pub store: Store,
     pub means: Arc<Means>,
     inner: Mutex<Inner>,
@@ -122,7 +123,7 @@ impl Site {
         means.traffic.prepare(name);
         let site = Arc::new(Self {
             name: name.clone(),
-            config: config.clone(),
+            config: Mutex::new(Arc::new(config.clone())),
             store,
             means: means.clone(),
             inner: Mutex::new(Inner {
@@ -139,6 +140,12 @@ impl Site {
             tasks: TaskTracker::new(),
         });
         Ok((site, interrupted))
+    }
+
+    /// What the configuration says of it now.
+    pub fn config(&self) -> Arc<Service> {
+        let config = self.config.lock();
+        config.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The record as it is now.

@@ -80,7 +80,7 @@ pub(super) async fn deploy(
     })?;
     // Usage is told now; that it can be found on this machine is told by the start.
     stored
-        .command(&site.config.run, &request.args, std::path::Path::new("/"))
+        .command(&site.config().run, &request.args, std::path::Path::new("/"))
         .map_err(|refused| Refused::not_taken(StatusCode::BAD_REQUEST, refused))?;
     let wish = Wish::Deploy {
         digest: request.digest,

@@ -196,9 +196,19 @@ fn service_status(resident: &Resident) -> ServiceStatus {
             (None, None) => "nothing_deployed",
         }
         .to_owned(),
-        hosts: site.config.hosts.iter().map(ToString::to_string).collect(),
-        paths: site.config.paths.iter().map(ToString::to_string).collect(),
-        ignore: site.config.ignore.clone(),
+        hosts: site
+            .config()
+            .hosts
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        paths: site
+            .config()
+            .paths
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        ignore: site.config().ignore.clone(),
         live,
         running,
         last_failure: history.last_failure(),

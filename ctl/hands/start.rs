@@ -41,7 +41,7 @@ impl DeployHands {
     }
 
     async fn before_start(&self, at: Placement, release: &ReleaseId) -> Result<(), Why> {
-        let argv = &self.site.config.before_start;
+        let argv = &self.site.config().before_start;
         if argv.is_empty() {
             return Ok(());
         }
@@ -51,7 +51,7 @@ impl DeployHands {
             command: command.clone(),
         });
         let spec = self.site.before_start(at)?;
-        let limit = self.site.config.before_start_timeout;
+        let limit = self.site.config().before_start_timeout;
         let began = Instant::now();
         let said = |last: &str| {
             self.tell.tell(Progress::Waiting {
@@ -141,7 +141,7 @@ impl DeployHands {
         said: impl FnMut(&str),
     ) -> Result<Healthy, Unhealthy> {
         let health = self.site.health(&one.address);
-        let limit = self.site.config.start_timeout;
+        let limit = self.site.config().start_timeout;
         let healthy =
             probe::prove(&one.process, &one.address, &one.spec, &health, limit, said).await?;
         self.site.proved(at.slot, instance);
@@ -178,7 +178,7 @@ impl DeployHands {
 
     /// Ask each instance for what the configuration names; what comes of it fails nothing.
     async fn warm_up(&self, release: &ReleaseId, launched: &Launched) {
-        let config = &self.site.config;
+        let config = &self.site.config();
         if config.warmup.is_empty() {
             return;
         }
@@ -234,12 +234,12 @@ impl DeployHands {
                 "let it stay in the foreground: no daemon mode, no launcher that ends".to_owned()
             }
             (None, None, None)
-                if self.site.config.health.kind == HealthKind::Notify
+                if self.site.config().health.kind == HealthKind::Notify
                     && unhealthy.kind == UnhealthyKind::Timeout =>
             {
                 format!(
                     "let the app send READY=1 to NOTIFY_SOCKET within {}, or set health.kind",
-                    show_duration(self.site.config.start_timeout)
+                    show_duration(self.site.config().start_timeout)
                 )
             }
             (None, None, _) => format!("hotctl logs {release}"),
@@ -254,12 +254,12 @@ impl DeployHands {
     /// After the flip: the command that the configuration wants run then, alongside. If it fails,
     /// that is told, and nothing else.
     pub(super) fn on_live(&self) {
-        let argv = &self.site.config.on_live;
+        let argv = &self.site.config().on_live;
         if argv.is_empty() {
             return;
         }
         let told = self.clone();
-        let limit: Duration = self.site.config.on_live_timeout;
+        let limit: Duration = self.site.config().on_live_timeout;
         let command = shell_words::join(argv);
         self.site.beside(self.to.slot, async move {
             let release = told.to.release_of(&told.site.name);

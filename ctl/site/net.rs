@@ -44,7 +44,7 @@ impl Site {
             // An exit first: what failed because of it would tell less.
             biased;
             lost = self.lost(slot) => lost,
-            streak = pool.failing(self.config.max_failures) => Evidence {
+            streak = pool.failing(self.config().max_failures) => Evidence {
                 kind: Kind::RequestsFailed,
                 text: format!(
                     "failed {} requests in a row after the flip: {}",
@@ -58,7 +58,7 @@ impl Site {
         loop {
             // Made before the look: what stirs in between is not missed.
             let stirred = self.stirred.notified();
-            let fall = self.config.health.fall;
+            let fall = self.config().health.fall;
             let seen = self
                 .inner()
                 .slots

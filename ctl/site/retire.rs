@@ -58,7 +58,7 @@ impl Site {
         let switching = self.means.traffic.switching(&self.name);
         let task = self.tasks.spawn(async move {
             let began = Instant::now();
-            let cut = site.means.switch.retire(&pool, &site.config.drain).await;
+            let cut = site.means.switch.retire(&pool, &site.config().drain).await;
             let took = began.elapsed();
             site.count_cut(pool.release(), cut);
             site.means.metrics.drain(&site.name, took);
@@ -131,14 +131,14 @@ impl Site {
         };
         let stops = processes
             .iter()
-            .map(|process| process.stop(self.config.stop_timeout));
+            .map(|process| process.stop(self.config().stop_timeout));
         for stopped in join_all(stops).await {
             info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
         }
         let removed = self.inner().slots.remove(&at.slot);
         if let Some(removed) = removed {
             // The same as above, but where one was being started again in that instant.
-            removed.stop(self.config.stop_timeout).await;
+            removed.stop(self.config().stop_timeout).await;
         }
         self.means.traffic.release_retired(&release);
         let gone = self
@@ -172,7 +172,7 @@ impl Site {
         };
         let stops = processes
             .iter()
-            .map(|process| process.stop(self.config.stop_timeout));
+            .map(|process| process.stop(self.config().stop_timeout));
         join_all(stops).await;
         // The daemon ends without dropping what it holds.
         let inner = self.inner();
@@ -185,7 +185,7 @@ impl Site {
 
     /// Forget the oldest releases beyond `keep_releases`, their content and their logs.
     pub async fn prune(self: &Arc<Self>) {
-        let keep = usize::try_from(self.config.keep_releases.get()).unwrap_or(usize::MAX);
+        let keep = usize::try_from(self.config().keep_releases.get()).unwrap_or(usize::MAX);
         let gone = {
             let mut after = self.ledger();
             after.prune(keep)
@@ -234,7 +234,7 @@ impl Site {
                 let instances = inner.slots.values().flat_map(|r| &r.instances);
                 instances.map(|one| one.spec.log.clone()).collect()
             };
-            let total = site.config.logs.total_size;
+            let total = site.config().logs.total_size;
             if let Err(cause) = logs::trim(&site.logs(), total, &in_use) {
                 warn!(service = %site.name, %cause, "cannot remove old logs");
             }

@@ -120,12 +120,12 @@ impl Site {
         let site = self.clone();
         let linked = tokio::task::spawn_blocking(move || site.persist(at)).await;
         linked.unwrap_or_else(|join| Err(Why::new(Kind::NotStarted, join.to_string())))?;
-        let count = usize::try_from(self.config.instances.get()).unwrap_or(usize::MAX);
+        let count = usize::try_from(self.config().instances.get()).unwrap_or(usize::MAX);
         let places = (0..count)
             .map(|instance| {
                 let run = self.run_folder();
                 Place::take(
-                    self.config.address,
+                    self.config().address,
                     &self.means.ports,
                     &run,
                     at.slot,

@@ -35,10 +35,10 @@ impl Site {
     ) -> Result<Spec, Why> {
         let (stored, args) = self.content(at)?;
         let (program, own) = stored
-            .command(&self.config.run, &args, &self.data())
+            .command(&self.config().run, &args, &self.data())
             .map_err(refused)?;
         let mut spec = self.in_environment(at, program, own, &stored)?;
-        let has = match self.config.address {
+        let has = match self.config().address {
             AddressKind::Port => "{port}",
             AddressKind::Unix => "{socket}",
             AddressKind::Socket => "",
@@ -47,7 +47,7 @@ impl Site {
             *word != has && spec.program.iter().any(|argument| argument.contains(word))
         });
         if let Some(word) = foreign {
-            let kind = format!("{:?}", self.config.address).to_lowercase();
+            let kind = format!("{:?}", self.config().address).to_lowercase();
             let text = format!(
                 "{word} in the command, and the address of {} is {kind:?}",
                 self.name
@@ -59,7 +59,7 @@ impl Site {
             ("HOTCTL_INSTANCE".into(), instance.to_string()),
             ("HOST".into(), Ipv4Addr::LOCALHOST.to_string()),
         ]);
-        match (self.config.address, address) {
+        match (self.config().address, address) {
             (AddressKind::Port, Address::Inet(address)) => {
                 spec.env.push(("PORT".into(), address.port().to_string()));
                 fill(&mut spec.program, "{port}", &address.port().to_string());
@@ -73,7 +73,7 @@ impl Site {
             (_, Address::Inet(_)) => {}
         }
         spec.listener = listener;
-        spec.notify = match self.config.health.kind {
+        spec.notify = match self.config().health.kind {
             HealthKind::Notify => Notify::Yes,
             HealthKind::Http | HealthKind::Tcp | HealthKind::Command => Notify::No,
         };
@@ -87,7 +87,7 @@ impl Site {
     /// If the release is not in the store, or its environment cannot be read.
     pub fn before_start(&self, at: Placement) -> Result<Spec, Why> {
         self.persist(at)?;
-        self.hook(at, &self.config.before_start)
+        self.hook(at, &self.config().before_start)
     }
 
     /// What runs once after a release went live.
@@ -95,7 +95,7 @@ impl Site {
     /// # Errors
     /// As [`Site::before_start`].
     pub fn on_live(&self, at: Placement) -> Result<Spec, Why> {
-        self.hook(at, &self.config.on_live)
+        self.hook(at, &self.config().on_live)
     }
 
     /// A command around the start of a release, in its folder and environment. Its output goes to
@@ -115,7 +115,7 @@ impl Site {
 
     /// How an instance at this address is asked whether it is healthy.
     pub fn health(&self, address: &Address) -> Health {
-        let mut health = self.config.health.clone();
+        let mut health = self.config().health.clone();
         match address {
             Address::Inet(address) => {
                 fill(&mut health.command, "{port}", &address.port().to_string());
@@ -138,10 +138,10 @@ impl Site {
     /// If it cannot be linked.
     pub(super) fn persist(&self, at: Placement) -> Result<(), Why> {
         let (stored, _) = self.content(at)?;
-        if stored.kind == release::Kind::File || self.config.persist.is_empty() {
+        if stored.kind == release::Kind::File || self.config().persist.is_empty() {
             return Ok(());
         }
-        persist::link(&stored.path, &self.data(), &self.config.persist).map_err(refused)
+        persist::link(&stored.path, &self.data(), &self.config().persist).map_err(refused)
     }
 
     /// What a start now would be given beside content and arguments, without telling what it is.
@@ -149,7 +149,7 @@ impl Site {
     /// # Errors
     /// If the env file cannot be read.
     pub fn environment(&self) -> Result<Digest, Why> {
-        let config = &self.config;
+        let config = &self.config();
         let mut all = self.configured().map_err(refused)?;
         // Under names that no variable can have.
         all.push(("=run".into(), shell_words::join(&config.run)));
@@ -233,9 +233,9 @@ impl Site {
         Ok(Spec {
             program,
             env: last_of_each(env),
-            cwd: self.config.workdir.clone().unwrap_or(own),
+            cwd: self.config().workdir.clone().unwrap_or(own),
             log: PathBuf::new(),
-            log_size: self.config.logs.file_size,
+            log_size: self.config().logs.file_size,
             listener: None,
             notify: Notify::No,
         })
@@ -243,11 +243,12 @@ impl Site {
 
     /// The variables of the configuration: those of the file, then those beside it.
     fn configured(&self) -> Result<Vec<(String, String)>, Refused> {
-        let mut all = match &self.config.env_file {
+        let config = self.config();
+        let mut all = match &config.env_file {
             Some(path) => env_file::read(path)?,
             None => Vec::new(),
         };
-        let written = self.config.env.iter();
+        let written = config.env.iter();
         all.extend(written.map(|(name, value)| (name.clone(), value.clone())));
         Ok(last_of_each(all))
     }

@@ -93,7 +93,7 @@ impl Site {
     fn replace(self: &Arc<Self>, slot: Slot, instance: usize, loss: Loss) -> bool {
         let process = {
             let mut inner = self.inner();
-            let fall = self.config.health.fall;
+            let fall = self.config().health.fall;
             let Some(running) = inner.slots.get_mut(&slot) else {
                 return false;
             };
@@ -116,7 +116,7 @@ impl Site {
             "an instance is not well: it leaves the pool and is started again");
         let site = self.clone();
         self.tasks.spawn(async move {
-            process.stop(site.config.stop_timeout).await;
+            process.stop(site.config().stop_timeout).await;
             site.renew(slot, instance, loss).await;
         });
         true
@@ -211,7 +211,7 @@ impl Site {
             &started.address,
             &started.spec,
             &self.health(&started.address),
-            self.config.start_timeout,
+            self.config().start_timeout,
             |_| {},
         )
         .await;
@@ -233,7 +233,7 @@ impl Site {
             Err(unhealthy) if unhealthy.exit.is_some() => {}
             Err(unhealthy) => {
                 warn!(service = %self.name, %slot, instance, %unhealthy, "a process that was started again is not healthy: ending it");
-                started.process.stop(self.config.stop_timeout).await;
+                started.process.stop(self.config().stop_timeout).await;
             }
         }
     }
@@ -243,7 +243,7 @@ impl Site {
     pub async fn keep_probing(self: Arc<Self>) {
         /// Logs grow slowly; looking at a folder is not free.
         const TRIM: Duration = Duration::from_secs(60);
-        let mut tick = tokio::time::interval(self.config.health.interval);
+        let mut tick = tokio::time::interval(self.config().health.interval);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut trimmed = Instant::now();
         loop {
@@ -337,7 +337,7 @@ impl Site {
 
     /// See to it that an instance whose requests fail is replaced, as long as the service exists.
     pub async fn watch_requests(self: Arc<Self>) {
-        if self.config.max_failures == 0 || self.config.instances.get() == 1 {
+        if self.config().max_failures == 0 || self.config().instances.get() == 1 {
             return;
         }
         loop {
@@ -355,7 +355,7 @@ impl Site {
             };
             tokio::select! {
                 () = stirred => {}
-                (instance, streak) = pool.instance_failing(self.config.max_failures) => {
+                (instance, streak) = pool.instance_failing(self.config().max_failures) => {
                     warn!(service = %self.name, %slot, instance, failures = streak.count, last = streak.last, "requests fail");
                     if let Some(at) = self.at(slot) {
                         self.journal(Noted::Unhealthy {

@@ -71,7 +71,7 @@ pub struct InstanceView {
 impl Site {
     /// What runs, by slot.
     pub fn slots(&self) -> Vec<SlotView> {
-        let fall = self.config.health.fall;
+        let fall = self.config().health.fall;
         let inner = self.inner();
         inner
             .slots
@@ -107,7 +107,7 @@ impl Site {
     /// For `hotctl_instances`: how many instances stand how, by role. What should be live is there
     /// even where nothing of it runs.
     pub fn instance_counts(&self) -> Vec<(&'static str, Shown, i64)> {
-        let fall = self.config.health.fall;
+        let fall = self.config().health.fall;
         let inner = self.inner();
         let mut counts: BTreeMap<&'static str, Vec<Shown>> = BTreeMap::new();
         if inner.ledger.live.is_some() {
