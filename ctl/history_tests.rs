@@ -65,7 +65,7 @@ fn a_failure_is_shown_until_a_later_deployment_is_live_also_while_its_hold_goes_
     let next = ordered(&history, 2);
     assert_eq!(history.last_failure().map(|last| last.deployment), Some(1));
     climbed(&next);
-    assert_eq!(history.last_failure(), None);
+    assert!(history.last_failure().is_none());
     next.ends(Some(&Why::new(Kind::Exited, "exit status 3")));
     assert_eq!(history.last_failure().map(|last| last.deployment), Some(2));
 }
