@@ -1,0 +1,115 @@
+//! Takes everything that can be refused, before anything is started: state, sockets, the access log.
+
+use std::net::TcpListener;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hotctl_config::file::{Admin, Config};
+use hotctl_deploy::ports::Ports;
+use hotctl_proxy::{AccessLog, Route, Switch, Table};
+use prometheus::Registry;
+use tokio::net::UnixListener;
+
+use super::listeners::{bind, reason};
+use crate::cli::Places;
+use crate::fault::Fault;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::places::{self, Whereabouts};
+use crate::site::Means;
+use crate::socket::{Callers, Named, Socket};
+use crate::store::StateFolder;
+
+/// A daemon that is ready to run.
+pub struct Booted {
+    pub config: Config,
+    pub listeners: Vec<TcpListener>,
+    pub admin: Option<TcpListener>,
+    pub control: UnixListener,
+    pub socket: Socket,
+    pub callers: Callers,
+    pub means: Arc<Means>,
+    pub registry: Registry,
+    pub access_log: AccessLog,
+    pub threads: NonZeroUsize,
+}
+
+/// Take everything that can be refused, before anything is started.
+pub fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted, Fault> {
+    let here = Whereabouts::here();
+    let socket = places.socket.clone().unwrap_or_else(|| here.socket());
+    let state = places.state.clone().unwrap_or_else(|| here.state());
+    places::check_socket_path(&socket)?;
+    let state = StateFolder::open(&absolute(&state, "state")?)?;
+    let journal = Journal::open(state.root()).map_err(|cause| {
+        Fault::config(format!(
+            "state {}: events.ndjson: {cause}",
+            state.root().display()
+        ))
+        .hint("mend its permissions, or move it away")
+    })?;
+    let listeners = config
+        .listen
+        .iter()
+        .map(|listen| bind(listen.address, "listen"))
+        .collect::<Result<Vec<_>, _>>()?;
+    let admin = match config.admin {
+        Admin::At(address) => Some(bind(address, "admin")?),
+        Admin::Off => None,
+    };
+    let named = if places.socket.is_some() {
+        Named::ByOperator
+    } else {
+        Named::ByDefault
+    };
+    let callers = Callers::of(&config.control)?;
+    let (socket, control) = Socket::bind(&absolute(&socket, "socket")?, named, &callers)?;
+    let access_log = AccessLog::start(&config.access_log).map_err(|cause| {
+        Fault::config(format!(
+            "access_log {}: {}",
+            config.access_log,
+            reason(&cause)
+        ))
+        .hint("choose a file that hotctl may write, \"stdout\" or \"off\"")
+    })?;
+    let registry = Registry::new();
+    let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
+    let switch = Arc::new(Switch::new(threads));
+    let traffic = Arc::new(hotctl_proxy::Metrics::new(&registry).map_err(metric)?);
+    let metrics = Arc::new(Metrics::new(&registry).map_err(metric)?);
+    let routes = config.services.iter().map(|(name, service)| Route {
+        service: name.clone(),
+        hosts: service.hosts.clone(),
+        paths: service.paths.clone(),
+    });
+    switch
+        .publish(Table::new(routes), 1)
+        .map_err(|stale| Fault::failed(stale.to_string()))?;
+    let means = Arc::new(Means {
+        switch,
+        traffic,
+        metrics,
+        journal,
+        ports: Ports::new(config.ports),
+        state,
+        shards: threads,
+    });
+    Ok(Booted {
+        config,
+        listeners,
+        admin,
+        control,
+        socket,
+        callers,
+        means,
+        registry,
+        access_log,
+        threads,
+    })
+}
+
+fn absolute(path: &Path, what: &str) -> Result<PathBuf, Fault> {
+    std::path::absolute(path)
+        .map_err(|cause| Fault::config(format!("{what} {}: {cause}", path.display())))
+}

@@ -1,0 +1,193 @@
+//! Runs what was booted until a signal ends it: requests are answered first, apps end last.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hotctl_proxy::{Proxy, Settings, Stage};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::boot::Booted;
+use super::listeners::local;
+use super::recover;
+use crate::admin;
+use crate::api::Noted;
+use crate::control::{self, House, Resident};
+use crate::fault::Fault;
+use crate::metrics::Scraped;
+use crate::service;
+use crate::site::Site;
+use crate::socket::Callers;
+use crate::who::Who;
+
+/// Serve until a signal ends it.
+///
+/// # Errors
+/// If signals or a listener cannot be had, or the record of a service cannot be read.
+pub async fn run(booted: Booted) -> Result<(), Fault> {
+    let Booted {
+        config,
+        listeners,
+        admin,
+        control,
+        socket,
+        callers,
+        means,
+        registry,
+        access_log,
+        threads,
+    } = booted;
+    // Before anything is started, so that no signal finds us without an answer.
+    let failed = |cause: io::Error| Fault::failed(format!("signals: {cause}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    // A closed terminal does not end a daemon.
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let mut reopen = signal(SignalKind::user_defined1()).map_err(failed)?;
+
+    let stop_services = CancellationToken::new();
+    let mut services = JoinSet::new();
+    let mut probers = JoinSet::new();
+    let mut residents = BTreeMap::new();
+    for (name, service) in &config.services {
+        let (tell_exits, exits) = mpsc::channel(16);
+        let (site, interrupted) = Site::open(name, service, &means, tell_exits)?;
+        if let Some(deployment) = &interrupted {
+            info!(service = %name, deployment = deployment.number, became = %deployment.phase,
+                "a deployment was under way when hotctl ended");
+        }
+        let history = recover::history_of(&means, name)?;
+        history.end_interrupted(interrupted.as_ref());
+        recover::start_live(&site).await;
+        let (orders, mailbox) = mpsc::channel(8);
+        services.spawn(service::run(
+            site.clone(),
+            history.clone(),
+            mailbox,
+            exits,
+            stop_services.clone(),
+        ));
+        probers.spawn(site.clone().keep_probing());
+        probers.spawn(site.clone().watch_requests());
+        let resident = Resident {
+            site,
+            history,
+            orders,
+        };
+        residents.insert(name.clone(), resident);
+    }
+
+    let (stage, stages) = watch::channel(Stage::Serving);
+    let proxy = Proxy::new(
+        means.switch.clone(),
+        means.traffic.clone(),
+        Settings {
+            trusted_proxies: config.trusted_proxies.clone(),
+            timeouts: config.timeouts.clone(),
+            threads,
+            access_log: access_log.clone(),
+        },
+    );
+    let mut accepting = JoinSet::new();
+    let mut listen = Vec::new();
+    for listener in listeners {
+        listen.push(local(&listener)?);
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+        let (proxy, stages) = (proxy.clone(), stages.clone());
+        accepting.spawn(async move { proxy.serve(listener, stages).await });
+    }
+    let house = Arc::new(House {
+        services: residents,
+        listen: listen.clone(),
+        admin: admin.as_ref().map(local).transpose()?,
+        state: means.state.root().to_owned(),
+        callers: callers.clone(),
+        since: Instant::now(),
+        journal: means.journal.clone(),
+    });
+    let shown = house.clone();
+    means.metrics.releases_from(move || {
+        let services = shown.services.iter();
+        services
+            .map(|(name, r)| Scraped {
+                service: name.clone(),
+                releases: r.site.release_infos(),
+                instances: r.site.instance_counts(),
+            })
+            .collect()
+    });
+    let _admin = match admin {
+        Some(listener) => {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
+            Some(AbortOnDropHandle::new(tokio::spawn(admin::serve(
+                listener,
+                registry,
+                house.clone(),
+                stages.clone(),
+            ))))
+        }
+        None => None,
+    };
+    let control = AbortOnDropHandle::new(tokio::spawn(async move {
+        let app = control::router(house).into_make_service_with_connect_info::<control::Caller>();
+        // axum's loop only ends with its task.
+        let _ = axum::serve(control, app).await;
+    }));
+    let shown: Vec<String> = listen.iter().map(ToString::to_string).collect();
+    info!(listen = %shown.join(" "), control = %socket.path().display(), state = %means.state.root().display(),
+        "hotctl {} serves", env!("CARGO_PKG_VERSION"));
+    if let Callers::Group { name, .. } = &callers {
+        info!(
+            "members of group {name} may steer this hotctl, and with it run code as user {}",
+            Who::ourselves()
+        );
+    }
+    means.journal.note(
+        None,
+        Noted::DaemonStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+        },
+    );
+
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = reopen.recv() => {
+                info!("opening the access log anew");
+                access_log.reopen();
+            }
+            _ = hangup.recv() => info!("hangup ignored: the configuration is read at the start"),
+        }
+    }
+    means.journal.note(None, Noted::DaemonStopping);
+    // Requests first: what is in flight is answered while the apps still run.
+    info!("ending: no new connections, finishing what is in flight (again to end at once)");
+    let _ = stage.send(Stage::Closing);
+    let finished = async { while accepting.join_next().await.is_some() {} };
+    tokio::select! {
+        () = finished => {}
+        () = tokio::time::sleep(config.shutdown_timeout) => warn!("shutdown_timeout is over: connections are cut"),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    drop(probers);
+    stop_services.cancel();
+    tokio::select! {
+        () = async { while services.join_next().await.is_some() {} } => {}
+        _ = terminate.recv() => warn!("ended at once: apps are killed"),
+        _ = interrupt.recv() => warn!("ended at once: apps are killed"),
+    }
+    drop(control);
+    drop(socket);
+    means.journal.flush().await;
+    info!("ended");
+    Ok(())
+}
