@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tracing::error;
 
-use crate::control::House;
+use crate::house::{House, Lodger};
 
 #[derive(Clone)]
 struct Shown {
@@ -62,22 +62,28 @@ async fn ready(State(shown): State<Shown>) -> Response {
     if *shown.stage.borrow() == Stage::Closing {
         return (StatusCode::SERVICE_UNAVAILABLE, "ending\n").into_response();
     }
-    let down: Vec<&str> =
-        shown
-            .house
-            .services
-            .iter()
-            .filter(|(_, r)| {
-                r.site.ledger().live.is_some()
-                    && !r.site.slots().iter().any(|s| {
-                        s.role == "live" && s.instances.iter().any(|one| one.pid.is_some())
-                    })
-            })
-            .map(|(name, _)| name.as_str())
-            .collect();
+    let lodgers = shown.house.lodgers();
+    let down: Vec<&str> = lodgers
+        .iter()
+        .filter(|(_, lodger)| is_down(lodger))
+        .map(|(name, _)| name.as_str())
+        .collect();
     if down.is_empty() {
         return "ready\n".into_response();
     }
     let text = format!("not running: {}\n", down.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
+/// Whether it should be live, or may have been, and is not.
+fn is_down(lodger: &Lodger) -> bool {
+    let site = match lodger {
+        Lodger::Well(resident) => &resident.site,
+        Lodger::Damaged(_) => return true,
+    };
+    site.ledger().live.is_some()
+        && !site
+            .slots()
+            .iter()
+            .any(|slot| slot.role == "live" && slot.instances.iter().any(|one| one.pid.is_some()))
 }

@@ -142,7 +142,8 @@ pub struct Status {
 pub struct ServiceStatus {
     /// Its name.
     pub name: ServiceName,
-    /// `serving`, `stopped` or `nothing_deployed`.
+    /// `serving`, `stopped`, `nothing_deployed`, `down` (what should be live could not be started) or
+    /// `damaged` (its state cannot be read).
     pub state: String,
     /// Its hosts; empty = any.
     pub hosts: Vec<String>,
@@ -152,6 +153,9 @@ pub struct ServiceStatus {
     /// that out.
     #[serde(default)]
     pub ignore: Vec<String>,
+    /// Of a damaged service: what is wrong with its state, and the remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<Refusal>,
     /// What gets new requests.
     pub live: Option<RunningRelease>,
     /// Everything of it that runs, the live release too.

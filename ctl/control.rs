@@ -4,11 +4,7 @@
 mod orders;
 mod views;
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::connect_info::{ConnectInfo, Connected};
@@ -20,44 +16,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use hotctl_config::names::ServiceName;
-use hotctl_config::suggest::nearest;
 use tokio::net::UnixListener;
-use tokio::sync::mpsc;
 use tracing::warn;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::client;
-use crate::history::History;
-use crate::journal::Journal;
+use crate::house::House;
 use crate::openapi;
 use crate::refused::{NoQuery, Refused};
-use crate::service::Order;
-use crate::site::Site;
-use crate::socket::Callers;
 use crate::who::{Giver, Via, Who};
-
-/// What the API shows and steers.
-#[derive(Debug)]
-pub struct House {
-    pub services: BTreeMap<ServiceName, Resident>,
-    pub listen: Vec<SocketAddr>,
-    pub admin: Option<SocketAddr>,
-    pub state: PathBuf,
-    pub callers: Callers,
-    pub since: Instant,
-    pub journal: Journal,
-}
-
-/// One service and its mailbox.
-#[derive(Debug, Clone)]
-pub struct Resident {
-    pub site: Arc<Site>,
-    pub history: Arc<History>,
-    /// Eight orders may lie unread; a sender waits for its place.
-    pub orders: mpsc::Sender<Order>,
-}
 
 /// The API as a router.
 pub fn router(house: Arc<House>) -> Router {
@@ -138,22 +106,6 @@ async fn only_who_may(
             .hint(format!("run the command as user {own} or as root"))
             .into_response()
         }
-    }
-}
-
-impl House {
-    fn resident(&self, name: &ServiceName) -> Result<&Resident, Refused> {
-        self.services.get(name).ok_or_else(|| {
-            let names: Vec<&str> = self.services.keys().map(ServiceName::as_str).collect();
-            let meant = nearest(name.as_str(), &names)
-                .map(|meant| format!("; did you mean {meant}?"))
-                .unwrap_or_default();
-            Refused::new(
-                StatusCode::NOT_FOUND,
-                format!("no service named {name}{meant}"),
-            )
-            .hint(format!("one of: {}", names.join(", ")))
-        })
     }
 }
 

@@ -12,19 +12,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::machine::{Deployment, Phase};
 use hotctl_deploy::why::{Kind, Why};
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use crate::api::{DeploymentRecord, LastFailure, Outcome, PhaseTook, Summary, Verb};
-use crate::store;
+use crate::sealed::{self, Unreadable};
 use crate::teller::ms;
 use crate::who::Giver;
 
 /// How many records are kept; older ones are forgotten.
 const KEPT: usize = 200;
-/// The version of the file's shape; a later one is put aside rather than guessed at.
-const SCHEMA: u32 = 1;
+/// The version of the file's shape; a later one is put aside rather than guessed at. Schema 1 had no
+/// checksum.
+const SCHEMA: u32 = 2;
 const FILE: &str = "history.json";
 
 /// The records of a service.
@@ -33,45 +35,50 @@ pub struct History {
     service: ServiceName,
     folder: PathBuf,
     records: Mutex<VecDeque<DeploymentRecord>>,
+    /// Counts the writes that failed.
+    errors: IntCounter,
     /// There is something to write.
     changed: Notify,
 }
 
 /// The file.
 #[derive(Serialize, Deserialize)]
-struct Kept<'a> {
+struct Kept {
     schema: u32,
     /// Oldest first.
-    #[serde(borrow)]
-    deployments: std::borrow::Cow<'a, [DeploymentRecord]>,
+    deployments: VecDeque<DeploymentRecord>,
 }
 
 impl History {
     /// Read the history that a service's folder holds. One that cannot be understood is put aside
-    /// and told; a new one begins.
+    /// and told; its last good copy takes its place, or a new one begins. Writes that fail are
+    /// counted in `errors`.
     ///
     /// # Errors
     /// If it is there and can neither be read nor put aside.
-    pub fn open(folder: &Path, service: &ServiceName) -> io::Result<Self> {
+    pub fn open(folder: &Path, service: &ServiceName, errors: IntCounter) -> io::Result<Self> {
         let path = folder.join(FILE);
-        let records = match fs::read(&path) {
-            Ok(text) => match understood(&text) {
-                Ok(records) => records,
-                Err(reason) => {
-                    let aside = folder.join(format!("history.damaged-{}.json", now_ms()));
-                    fs::rename(&path, &aside)?;
-                    error!(%service, %reason, aside = %aside.display(),
-                        "the history of deployments cannot be read: it is put aside, and a new one begins");
-                    VecDeque::new()
-                }
-            },
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => VecDeque::new(),
-            Err(cause) => return Err(cause),
+        let records = match read(&path) {
+            Ok(Some(records)) => records,
+            Ok(None) => VecDeque::new(),
+            Err(reason) => {
+                let aside = folder.join(format!("history.damaged-{}.json", now_ms()));
+                fs::rename(&path, &aside)?;
+                let copy = read(&sealed::last_of(folder, FILE)).ok().flatten();
+                let goes_on = match &copy {
+                    Some(_) => "its last good copy takes its place",
+                    None => "a new one begins",
+                };
+                error!(%service, %reason, aside = %aside.display(),
+                    "the history of deployments cannot be read: it is put aside, and {goes_on}");
+                copy.unwrap_or_default()
+            }
         };
         Ok(Self {
             service: service.clone(),
             folder: folder.to_owned(),
             records: Mutex::new(records),
+            errors,
             changed: Notify::new(),
         })
     }
@@ -171,14 +178,15 @@ impl History {
     pub async fn write(self: &Arc<Self>) {
         let history = self.clone();
         let written = tokio::task::spawn_blocking(move || {
-            let records: Vec<DeploymentRecord> = history.records().iter().cloned().collect();
+            let deployments = history.records().clone();
             let kept = Kept {
                 schema: SCHEMA,
-                deployments: records.into(),
+                deployments,
             };
-            store::write_whole(&history.folder, FILE, &kept)
+            sealed::write(&history.folder, FILE, &kept)
         });
         if let Err(cause) = written.await.unwrap_or_else(|join| Err(join.into())) {
+            self.errors.inc();
             warn!(service = %self.service, %cause, "the history of deployments cannot be written");
         }
     }
@@ -325,15 +333,15 @@ fn end(record: &mut DeploymentRecord, why: &Why) {
     record.why = Some(why.clone());
 }
 
-fn understood(text: &[u8]) -> Result<VecDeque<DeploymentRecord>, String> {
-    let kept: Kept<'_> = serde_json::from_slice(text).map_err(|cause| cause.to_string())?;
-    if kept.schema != SCHEMA {
-        return Err(format!(
-            "schema {}, this hotctl reads {SCHEMA}",
-            kept.schema
-        ));
-    }
-    Ok(kept.deployments.into_owned().into())
+/// The records in a file, if there is one.
+fn read(path: &Path) -> Result<Option<VecDeque<DeploymentRecord>>, Unreadable> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(Unreadable::Damaged(format!("cannot be read: {cause}"))),
+    };
+    let kept: Kept = sealed::understand(&text, SCHEMA)?;
+    Ok(Some(kept.deployments))
 }
 
 /// Milliseconds since 1970.

@@ -8,6 +8,10 @@ use hotctl_deploy::machine::Ladder;
 
 use super::*;
 
+fn counter() -> IntCounter {
+    IntCounter::new("errors", "errors").unwrap()
+}
+
 fn web() -> ServiceName {
     "web".parse().unwrap()
 }
@@ -42,12 +46,12 @@ fn climbed(scribe: &Scribe) {
 #[tokio::test]
 async fn the_next_daemon_reads_what_this_one_wrote() {
     let temp = tempfile::tempdir().unwrap();
-    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
     for number in 1..=KEPT as u32 + 5 {
         ordered(&history, number).ends(Some(&Why::new(Kind::Superseded, "superseded by web@9")));
     }
     history.write().await;
-    let next = History::open(temp.path(), &web()).unwrap();
+    let next = History::open(temp.path(), &web(), counter()).unwrap();
     assert_eq!(next.newest(usize::MAX), history.newest(usize::MAX));
     let newest = next.newest(2);
     assert_eq!((newest[0].number, newest[1].number), (205, 204));
@@ -59,7 +63,7 @@ async fn the_next_daemon_reads_what_this_one_wrote() {
 #[test]
 fn a_failure_is_shown_until_a_later_deployment_is_live_also_while_its_hold_goes_on() {
     let temp = tempfile::tempdir().unwrap();
-    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
     ordered(&history, 1).ends(Some(&Why::new(Kind::Exited, "exit status 9")));
     assert_eq!(history.last_failure().map(|last| last.deployment), Some(1));
     let next = ordered(&history, 2);
@@ -74,7 +78,7 @@ fn a_failure_is_shown_until_a_later_deployment_is_live_also_while_its_hold_goes_
 fn what_cannot_be_understood_is_put_aside_and_not_lost() {
     let temp = tempfile::tempdir().unwrap();
     fs::write(temp.path().join(FILE), "{\"schema\":99,\"deployments\":[]}").unwrap();
-    let history = History::open(temp.path(), &web()).unwrap();
+    let history = History::open(temp.path(), &web(), counter()).unwrap();
     assert_eq!(history.newest(9), []);
     let mut names = fs::read_dir(temp.path()).unwrap();
     let name = names.next().unwrap().unwrap().file_name();
@@ -85,9 +89,40 @@ fn what_cannot_be_understood_is_put_aside_and_not_lost() {
 }
 
 #[test]
+fn a_damaged_history_is_put_aside_and_its_last_good_copy_goes_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let kept = |numbers: &[u32]| Kept {
+        schema: SCHEMA,
+        deployments: numbers
+            .iter()
+            .map(|number| {
+                record(
+                    *number,
+                    Verb::Deploy,
+                    &Giver::daemon(),
+                    "web@1".parse().unwrap(),
+                )
+            })
+            .collect(),
+    };
+    sealed::write(temp.path(), FILE, &kept(&[1])).unwrap();
+    sealed::write(temp.path(), FILE, &kept(&[1, 2])).unwrap();
+    fs::write(temp.path().join(FILE), "{\"schema\":2").unwrap();
+    let history = History::open(temp.path(), &web(), counter()).unwrap();
+    assert_eq!(history.newest(9).len(), 1);
+    let entries = fs::read_dir(temp.path()).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(
+        names
+            .into_iter()
+            .any(|name| name.starts_with("history.damaged-"))
+    );
+}
+
+#[test]
 fn a_deployment_that_flips_back_was_live_and_says_why_it_is_not() {
     let temp = tempfile::tempdir().unwrap();
-    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
     let scribe = ordered(&history, 1);
     climbed(&scribe);
     assert_eq!(history.get(1).unwrap().result, Outcome::Live);
@@ -110,7 +145,7 @@ fn a_deployment_that_flips_back_was_live_and_says_why_it_is_not() {
 #[test]
 fn what_was_under_way_when_the_daemon_ended_is_ended_by_the_next() {
     let temp = tempfile::tempdir().unwrap();
-    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
     climbed(&ordered(&history, 1));
     ordered(&history, 2).begins(&deployment());
     let _waits = ordered(&history, 3);
@@ -132,7 +167,7 @@ fn what_was_under_way_when_the_daemon_ended_is_ended_by_the_next() {
 #[test]
 fn an_interrupted_deployment_without_a_record_gets_one() {
     let temp = tempfile::tempdir().unwrap();
-    let history = Arc::new(History::open(temp.path(), &web()).unwrap());
+    let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
     let mut interrupted = deployment();
     let why = Why::new(Kind::Interrupted, "hotctl ended");
     interrupted.phase = Phase::Failed(why);

@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use hotctl_config::names::ServiceName;
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::api::Noted;
 use crate::history::now_ms;
@@ -91,19 +92,31 @@ impl Journal {
     /// Open the journal of a state folder, and go on with its numbers. Must be called within the
     /// runtime: a task of it writes the file until the last handle is gone.
     ///
+    /// Writes that fail are counted in `errors`.
+    ///
     /// # Errors
-    /// If what is there cannot be read.
-    pub fn open(state: &Path) -> io::Result<Self> {
-        let files = Arc::new(Files::of(state));
+    /// If what is there can neither be read nor put aside.
+    pub fn open(state: &Path, errors: IntCounter) -> io::Result<Self> {
+        let files = Arc::new(Files::of(state, errors));
         let mut lines: VecDeque<Line> = VecDeque::new();
         let mut last = 0;
-        files.each_line(|line| {
+        let read = files.each_line(|line| {
             last = last.max(line.number);
             if lines.len() == KEPT {
                 lines.pop_front();
             }
             lines.push_back(line);
-        })?;
+        });
+        match read {
+            Ok(0) => {}
+            Ok(passed_over) => warn!(state = %state.display(), lines = passed_over,
+                "some events of the past cannot be read: readers are told that they are missing"),
+            Err(cause) => {
+                let aside = files.put_aside()?;
+                error!(%cause, aside = %aside.display(),
+                    "the events of the past cannot be read: they are put aside, and new ones begin");
+            }
+        }
         let (file, jobs) = mpsc::channel(UNWRITTEN);
         tokio::spawn(write(files.clone(), jobs));
         Ok(Self {

@@ -12,6 +12,10 @@ fn done(text: impl Into<String>) -> Noted {
     Noted::Progress(Progress::Done { text: text.into() })
 }
 
+fn counter() -> IntCounter {
+    IntCounter::new("errors", "errors").unwrap()
+}
+
 fn web() -> ServiceName {
     "web".parse().unwrap()
 }
@@ -36,11 +40,11 @@ fn numbers(lines: &[Value]) -> Vec<u64> {
 #[tokio::test]
 async fn numbers_go_on_over_a_restart_and_a_reader_takes_up_where_it_left_off() {
     let temp = tempfile::tempdir().unwrap();
-    let journal = Journal::open(temp.path()).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
     journal.note(None, Noted::DaemonStopping);
     journal.note(Some(&web()), done("one"));
     journal.flush().await;
-    let journal = Journal::open(temp.path()).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
     journal.note(Some(&web()), done("two"));
     let lines = all(&journal, 1).await;
     assert_eq!(numbers(&lines), [2, 3]);
@@ -55,7 +59,7 @@ async fn numbers_go_on_over_a_restart_and_a_reader_takes_up_where_it_left_off() 
 #[tokio::test]
 async fn what_memory_no_longer_holds_is_read_from_the_file() {
     let temp = tempfile::tempdir().unwrap();
-    let journal = Journal::open(temp.path()).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
     let count = 3 * KEPT;
     for n in 0..count {
         journal.note(Some(&web()), done(n.to_string()));
@@ -77,7 +81,7 @@ async fn a_reader_is_told_how_much_is_not_kept_any_more() {
     fs::write(temp.path().join("events.ndjson.1"), line(7)).unwrap();
     let text = line(8) + "{\"number\":9,\"ev\n" + &line(10);
     fs::write(temp.path().join("events.ndjson"), text).unwrap();
-    let journal = Journal::open(temp.path()).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
     let lines = all(&journal, 2).await;
     assert_eq!(lines[0]["event"], "gap");
     assert_eq!(
@@ -92,7 +96,7 @@ async fn a_reader_is_told_how_much_is_not_kept_any_more() {
 #[tokio::test]
 async fn a_follower_hears_what_is_noted_later() {
     let temp = tempfile::tempdir().unwrap();
-    let journal = Journal::open(temp.path()).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
     let mut reader = journal.after(0, None);
     let following = tokio::spawn(async move { reader.follow().await });
     journal.note(None, Noted::DaemonStopping);
@@ -106,7 +110,7 @@ async fn a_follower_hears_what_is_noted_later() {
 #[test]
 fn a_full_file_is_put_aside_and_one_such_is_kept() {
     let temp = tempfile::tempdir().unwrap();
-    let files = Files::of_size(temp.path(), 100);
+    let files = Files::of_size(temp.path(), 100, counter());
     for n in 1..=20 {
         files.append(format!("{{\"number\":{n},\"pad\":\"{}\"}}\n", "x".repeat(20)).as_bytes());
     }
@@ -129,7 +133,7 @@ fn a_full_file_is_put_aside_and_one_such_is_kept() {
 fn a_write_that_fails_loses_lines_and_nothing_else() {
     let temp = tempfile::tempdir().unwrap();
     let folder = temp.path().join("gone");
-    let files = Files::of_size(&folder, 1000);
+    let files = Files::of_size(&folder, 1000, counter());
     files.append(b"{\"number\":1}\n");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("events.ndjson"), "{\"number\":2}\n{\"numb").unwrap();
@@ -140,4 +144,35 @@ fn a_write_that_fails_loses_lines_and_nothing_else() {
         .map(|line| line.number)
         .collect();
     assert_eq!(kept, [2, 3]);
+}
+
+#[tokio::test]
+async fn lines_that_are_damaged_are_missing_and_said_to_be_and_the_others_are_not() {
+    let temp = tempfile::tempdir().unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
+    for text in ["one", "two", "three"] {
+        journal.note(None, done(text));
+    }
+    journal.flush().await;
+    drop(journal);
+    let path = temp.path().join("events.ndjson");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"number\":2", "\"numb", 1)).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
+    journal.note(None, done("four"));
+    let lines = all(&journal, 0).await;
+    assert_eq!(numbers(&lines), [1, 3, 4]);
+    assert_eq!(lines[1]["event"], "gap");
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_read_is_put_aside_and_a_new_one_begins() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("events.ndjson");
+    fs::create_dir(&path).unwrap();
+    let journal = Journal::open(temp.path(), counter()).unwrap();
+    journal.note(None, done("one"));
+    journal.flush().await;
+    assert!(path.is_file());
+    assert_eq!(numbers(&all(&journal, 0).await), [1]);
 }

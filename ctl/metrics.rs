@@ -9,7 +9,7 @@ use hotctl_deploy::why::Kind;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 use crate::site::{Loss, Shown};
@@ -34,6 +34,7 @@ pub struct Metrics {
     flip_backs: IntCounterVec,
     started: GaugeVec,
     last: GaugeVec,
+    write_errors: IntCounter,
     releases: Releases,
 }
 
@@ -125,6 +126,10 @@ impl Metrics {
                 ),
                 &["service", "result"],
             )?,
+            write_errors: IntCounter::new(
+                "hotctl_state_write_errors_total",
+                "Writes to the state folder that failed: records, histories, events.",
+            )?,
             releases: Releases::new()?,
         };
         let build = IntGaugeVec::new(
@@ -143,12 +148,18 @@ impl Metrics {
         registry.register(Box::new(metrics.flip_backs.clone()))?;
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
+        registry.register(Box::new(metrics.write_errors.clone()))?;
         registry.register(Box::new(metrics.releases.clone()))?;
         registry.register(Box::new(build))?;
         registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
         Ok(metrics)
+    }
+
+    /// Counts the writes to the state folder that failed; for those who write there.
+    pub fn write_errors(&self) -> &IntCounter {
+        &self.write_errors
     }
 
     /// Let a service's series exist before their first event, so that `rate()` sees it.

@@ -24,7 +24,7 @@ pub fn in_style(style: Style, text: &str) -> String {
 pub fn of_word(word: &str) -> Style {
     match word {
         "serving" | "live" | "healthy" => GOOD,
-        "down" | "failed" => BAD,
+        "down" | "failed" | "damaged" => BAD,
         "candidate" | "starting" | "stopped" | "unhealthy" => LOOK,
         _ => Style::new(),
     }

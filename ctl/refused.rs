@@ -164,7 +164,10 @@ impl utoipa::IntoResponses for Refused {
             (413, "The body is too large."),
             (415, "The body is not JSON by its content type."),
             (422, "The body is read, and what it says is refused."),
-            (503, "hotctl is ending."),
+            (
+                503,
+                "hotctl is ending, or the state of the service is damaged.",
+            ),
         ];
         let responses =
             refusals

@@ -29,6 +29,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+use crate::api::Noted;
 use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -109,7 +110,12 @@ impl Site {
         exits: mpsc::Sender<Ended>,
     ) -> Result<(Arc<Self>, Option<Deployment>), Fault> {
         let folder = means.state.service(name);
-        let mut ledger = means.state.load(name)?;
+        let (mut ledger, restored) = means.state.take_up(name)?;
+        if let Some(text) = restored {
+            means
+                .journal
+                .note(Some(name), Noted::StateRestored { text });
+        }
         let interrupted = ledger.interrupted();
         let fault =
             |cause: io::Error| Fault::config(format!("state {}: {cause}", folder.display()));
@@ -174,6 +180,9 @@ impl Site {
         let written = tokio::task::spawn_blocking(move || site.means.state.save(&next))
             .await
             .unwrap_or_else(|join| Err(io::Error::other(join)));
+        if written.is_err() {
+            self.means.metrics.write_errors().inc();
+        }
         if written.is_ok() || keep == Keep::Anyway {
             change(&mut self.inner().ledger);
         }

@@ -1,19 +1,24 @@
-//! The state folder: one daemon at a time, one record a service, each written whole or not at all.
-//! Knows files; what the records mean is the ledger's.
+//! The state folder: one daemon at a time, one record a service, each written whole or not at all,
+//! with the one before it kept. Knows files; what the records mean is the ledger's.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::ledger::Ledger;
 use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
 
 use crate::fault::Fault;
+use crate::history::now_ms;
 use crate::places;
+use crate::sealed::{self, Unreadable};
 
-/// The version of the record's shape; a later one is refused rather than guessed at.
-const SCHEMA: u32 = 1;
+/// The version of the record's shape. Schema 1 had no checksum. A later one is refused rather than
+/// guessed at; so whoever adds something that must not be lost on the way through an older hotctl
+/// raises it.
+const SCHEMA: u32 = 2;
 /// The record's file in the service's folder.
 const RECORD: &str = "record.json";
 
@@ -22,6 +27,26 @@ const RECORD: &str = "record.json";
 struct Record {
     schema: u32,
     ledger: Ledger,
+}
+
+/// What was found of a service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// What is true of it.
+    pub ledger: Ledger,
+    /// How that is known.
+    pub source: Source,
+}
+
+/// From where a ledger was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// There is no record yet.
+    Nothing,
+    /// The record.
+    Record,
+    /// The last good copy, since the record cannot be used for this reason.
+    LastGood(String),
 }
 
 /// An open state folder; the lock is held as long as it lives.
@@ -73,42 +98,103 @@ impl StateFolder {
         self.root.join("services").join(name.as_str())
     }
 
-    /// Read the record of a service; a new one if there is none.
+    /// Read the record of a service; its last good copy if that cannot be used; a new one if there is
+    /// neither. Writes nothing.
     ///
     /// # Errors
-    /// If it is there and cannot be read: it is never silently taken for empty.
-    pub fn load(&self, name: &ServiceName) -> Result<Ledger, Fault> {
-        let path = self.record(name);
-        let damaged = |reason: String| {
-            Fault::config(format!("state {}: {reason}", path.display())).hint(format!(
-                "restore the file from a copy, or move it away and deploy {name} again"
-            ))
-        };
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
-                return Ok(Ledger::new(name.clone()));
+    /// If there is something, and it cannot be read: it is never taken for empty.
+    pub fn load(&self, name: &ServiceName) -> Result<Found, Fault> {
+        let folder = self.service(name);
+        let (record, last) = (folder.join(RECORD), sealed::last_of(&folder, RECORD));
+        let reason = match read(&record, name) {
+            Ok(Some(ledger)) => {
+                return Ok(Found {
+                    ledger,
+                    source: Source::Record,
+                });
             }
-            Err(cause) => return Err(damaged(cause.to_string())),
+            Ok(None) => "is not there".to_owned(),
+            // Its last good copy would be from before somebody went on with a later hotctl.
+            Err(later @ Unreadable::Later { .. }) => {
+                let text = format!("state {}: {later}", record.display());
+                return Err(
+                    Fault::config(text).hint("start the hotctl that wrote it, or a later one")
+                );
+            }
+            Err(Unreadable::Damaged(reason)) => reason,
         };
-        let record: Record =
-            serde_json::from_slice(&text).map_err(|cause| damaged(format!("damaged: {cause}")))?;
-        if record.schema != SCHEMA {
-            return Err(damaged(format!(
-                "written by another version of hotctl (schema {}, this one reads {SCHEMA})",
-                record.schema
-            )));
+        let is_new = !record.exists();
+        match read(&last, name) {
+            Ok(Some(ledger)) => Ok(Found {
+                ledger,
+                source: Source::LastGood(reason),
+            }),
+            Ok(None) if is_new => Ok(Found {
+                ledger: Ledger::new(name.clone()),
+                source: Source::Nothing,
+            }),
+            copy => {
+                let copy = match copy {
+                    Ok(_) => "is not there".to_owned(),
+                    Err(unreadable) => unreadable.to_string(),
+                };
+                let text = format!(
+                    "state {}: {reason}, and the last good copy beside it {copy}",
+                    record.display()
+                );
+                Err(Fault::config(text).hint(format!(
+                    "restore {RECORD} from a copy, or move it and {RECORD}.last away and deploy {name} again; then `hotctl reload`"
+                )))
+            }
         }
-        if record.ledger.service != *name {
-            return Err(damaged(format!(
-                "is the record of {}",
-                record.ledger.service
-            )));
-        }
-        Ok(record.ledger)
     }
 
-    /// Write the record of a service: beside it, to the disk, then over it by rename.
+    /// The same, to go on with: what cannot be read is put aside for whoever wants to look at it, the
+    /// last good copy takes its place, and that is told; as text, too, where it was so.
+    ///
+    /// # Errors
+    /// As [`StateFolder::load`]; nothing has been touched then.
+    pub fn take_up(&self, name: &ServiceName) -> Result<(Ledger, Option<String>), Fault> {
+        let Found { ledger, source } = self.load(name)?;
+        let folder = self.service(name);
+        // What a writer that was killed has left; that there is no folder yet is no news.
+        let _ = sealed::sweep(&folder);
+        let reason = match source {
+            Source::Record => return Ok((ledger, None)),
+            Source::Nothing => {
+                if has_entries(&folder.join("releases")) {
+                    warn!(service = %name, folder = %folder.display(),
+                        "there are releases and no record of them: nothing is live, and numbers begin at 1");
+                }
+                return Ok((ledger, None));
+            }
+            Source::LastGood(reason) => reason,
+        };
+        let mut told = format!(
+            "{RECORD} {reason}: going on with the last good copy of it, from {}",
+            match &ledger.live {
+                Some(live) => format!("when {} was live", live.release_of(name)),
+                None => "when nothing was live".to_owned(),
+            }
+        );
+        let aside = format!("record.damaged-{}.json", now_ms());
+        let put = match fs::rename(folder.join(RECORD), folder.join(&aside)) {
+            Ok(()) => {
+                told.push_str(&format!("; what cannot be read is kept as {aside}"));
+                Ok(())
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(cause) => Err(cause),
+        };
+        error!(service = %name, folder = %folder.display(), "{told}");
+        if let Err(cause) = put.and_then(|()| self.save(&ledger)) {
+            // The next change is written there all the same, or is told to have failed.
+            warn!(service = %name, folder = %folder.display(), %cause, "{RECORD} cannot be put right yet");
+        }
+        Ok((ledger, Some(told)))
+    }
+
+    /// Write the record of a service; see [`sealed::write`].
     ///
     /// # Errors
     /// If any of it fails; the record before is whole then.
@@ -117,63 +203,29 @@ impl StateFolder {
             schema: SCHEMA,
             ledger: ledger.clone(),
         };
-        let folder = self.service(&ledger.service);
-        write_whole(&folder, RECORD, &record)
-    }
-
-    fn record(&self, name: &ServiceName) -> PathBuf {
-        self.service(name).join(RECORD)
+        sealed::write(&self.service(&ledger.service), RECORD, &record)
     }
 }
 
-/// Write a file of a folder as JSON: beside it, to the disk, then over it by rename.
-///
-/// # Errors
-/// If any of it fails; what was there before is whole then.
-pub fn write_whole(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".record-")
-        .tempfile_in(folder)?;
-    // Whole first: the writer of JSON would make a system call for each word.
-    let mut text = serde_json::to_vec(value)?;
-    text.push(b'\n');
-    file.write_all(&text)?;
-    file.as_file().sync_all()?;
-    file.persist(folder.join(name))?;
-    File::open(folder)?.sync_all()
+/// The ledger in a file, if there is one.
+fn read(path: &Path, name: &ServiceName) -> Result<Option<Ledger>, Unreadable> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(Unreadable::Damaged(format!("cannot be read: {cause}"))),
+    };
+    let record: Record = sealed::understand(&text, SCHEMA)?;
+    if record.ledger.service != *name {
+        let text = format!("is the record of {}", record.ledger.service);
+        return Err(Unreadable::Damaged(text));
+    }
+    Ok(Some(record.ledger))
+}
+
+fn has_entries(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-    use super::*;
-
-    #[test]
-    fn a_record_is_read_as_it_was_written_and_a_second_daemon_is_refused() {
-        let temp = tempfile::tempdir().unwrap();
-        let folder = StateFolder::open(temp.path()).unwrap();
-        let name: ServiceName = "web".parse().unwrap();
-        let mut ledger = folder.load(&name).unwrap();
-        ledger.last.release = 7;
-        folder.save(&ledger).unwrap();
-        assert_eq!(folder.load(&name).unwrap(), ledger);
-        let refused = StateFolder::open(temp.path()).unwrap_err();
-        assert!(refused.text.contains("another hotctl"), "{refused}");
-        drop(folder);
-        StateFolder::open(temp.path()).unwrap();
-    }
-
-    #[test]
-    fn a_damaged_record_is_reported_and_never_taken_for_empty() {
-        let temp = tempfile::tempdir().unwrap();
-        let folder = StateFolder::open(temp.path()).unwrap();
-        let name: ServiceName = "web".parse().unwrap();
-        folder.save(&Ledger::new(name.clone())).unwrap();
-        let path = folder.record(&name);
-        for text in ["", "{}", "{\"schema\":99,\"ledger\":null}", "garbage"] {
-            fs::write(&path, text).unwrap();
-            assert!(folder.load(&name).is_err(), "{text:?}");
-        }
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

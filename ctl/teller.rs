@@ -205,7 +205,11 @@ mod tests {
     use super::*;
 
     fn teller(folder: &tempfile::TempDir) -> (Teller, mpsc::Receiver<Progress>, Journal) {
-        let journal = Journal::open(folder.path()).unwrap();
+        let journal = Journal::open(
+            folder.path(),
+            prometheus::IntCounter::new("errors", "errors").unwrap(),
+        )
+        .unwrap();
         let web = "web".parse().unwrap();
         let (teller, lines) = Teller::new(Verb::Deploy, Giver::daemon(), &web, &journal);
         (teller, lines, journal)

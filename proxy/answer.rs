@@ -16,6 +16,7 @@ pub(crate) enum Refusal {
     NothingDeployed,
     Stopped,
     NotRunning,
+    StateDamaged,
     ConnectFailed,
     ConnectTimeout,
     UpstreamClosed,
@@ -32,6 +33,7 @@ impl From<Closed> for Refusal {
             Closed::NothingDeployed => Self::NothingDeployed,
             Closed::Stopped => Self::Stopped,
             Closed::NotRunning => Self::NotRunning,
+            Closed::StateDamaged => Self::StateDamaged,
         }
     }
 }
@@ -56,6 +58,11 @@ impl Refusal {
             ),
             Self::Stopped => (503, "stopped", "This service is stopped."),
             Self::NotRunning => (503, "not_running", "This service could not be started."),
+            Self::StateDamaged => (
+                503,
+                "state_damaged",
+                "What is known of this service cannot be read.",
+            ),
             Self::ConnectFailed => (502, "connect_failed", "The service cannot be reached."),
             Self::ConnectTimeout => (
                 504,

@@ -64,6 +64,8 @@ pub enum Closed {
     Stopped,
     /// It has a live release, which could not be started.
     NotRunning,
+    /// What is known of it cannot be read.
+    StateDamaged,
 }
 
 /// A split as one shard sees it: the seats of that shard.
@@ -121,7 +123,12 @@ mod tests {
 
     #[test]
     fn a_closed_service_says_why() {
-        for why in [Closed::NothingDeployed, Closed::Stopped, Closed::NotRunning] {
+        for why in [
+            Closed::NothingDeployed,
+            Closed::Stopped,
+            Closed::NotRunning,
+            Closed::StateDamaged,
+        ] {
             let refused = Split::Closed(why).choice(0).take(0, &Tried::default());
             let refused = refused.map(|_| ());
             assert_eq!(refused, Err(why));

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod failures;
 mod farewells;
+mod faults;
 mod flips;
 mod instruments;
 mod json;

@@ -317,6 +317,19 @@ pub enum Noted {
         #[serde(default)]
         instance: usize,
     },
+    /// The record of a service could not be used, and the last good copy of it was.
+    StateRestored {
+        /// What was found, and what was done.
+        text: String,
+    },
+    /// The state of a service cannot be read: the service is left alone, and gets no request.
+    StateDamaged {
+        /// What is wrong.
+        error: String,
+        /// The remedy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
     /// Traffic has flipped back without anybody asking.
     FlipBack {
         /// From the release that failed.

@@ -13,10 +13,11 @@ use futures_util::{StreamExt as _, stream};
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::release::Upload;
 
-use super::{House, Resident, ndjson};
+use super::ndjson;
 use crate::api::{
     CancelQuery, DeployRequest, OrderRequest, Progress, Put, PutQuery, RollbackRequest, UploadKind,
 };
+use crate::house::{House, Resident};
 use crate::openapi;
 use crate::refused::{self, BodyOrDefault, NoQuery, Path, Query, Refused};
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
@@ -92,7 +93,7 @@ pub(super) async fn deploy(
             Unchanged::Nothing
         },
     };
-    order(resident, by, wish, if_busy(request.no_wait)).await
+    order(&resident, by, wish, if_busy(request.no_wait)).await
 }
 
 /// Go back to the release before, or to an earlier one.
@@ -112,7 +113,7 @@ pub(super) async fn rollback(
 ) -> Result<Response, Refused> {
     let wish = Wish::Rollback { to: request.to };
     let resident = house.resident(&service)?;
-    order(resident, by, wish, if_busy(request.no_wait)).await
+    order(&resident, by, wish, if_busy(request.no_wait)).await
 }
 
 /// Take the service out of service.
@@ -131,7 +132,7 @@ pub(super) async fn stop(
     BodyOrDefault(request): BodyOrDefault<OrderRequest>,
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
-    order(resident, by, Wish::Stop, if_busy(request.no_wait)).await
+    order(&resident, by, Wish::Stop, if_busy(request.no_wait)).await
 }
 
 /// Start what was stopped.
@@ -150,7 +151,7 @@ pub(super) async fn start(
     BodyOrDefault(request): BodyOrDefault<OrderRequest>,
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
-    order(resident, by, Wish::Start, if_busy(request.no_wait)).await
+    order(&resident, by, Wish::Start, if_busy(request.no_wait)).await
 }
 
 /// Replace its processes by fresh ones of the same release.
@@ -169,7 +170,7 @@ pub(super) async fn restart(
     BodyOrDefault(request): BodyOrDefault<OrderRequest>,
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
-    order(resident, by, Wish::Restart, if_busy(request.no_wait)).await
+    order(&resident, by, Wish::Restart, if_busy(request.no_wait)).await
 }
 
 /// End a deployment; what is live stays.
@@ -194,7 +195,7 @@ pub(super) async fn cancel(
         _ => Which::Any,
     };
     let resident = house.resident(&service)?;
-    order(resident, by, Wish::Cancel(which), IfBusy::Wait).await
+    order(&resident, by, Wish::Cancel(which), IfBusy::Wait).await
 }
 
 fn if_busy(no_wait: bool) -> IfBusy {

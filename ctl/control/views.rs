@@ -13,13 +13,14 @@ use futures_util::stream;
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::machine::Phase;
 
-use super::{House, Resident, ndjson};
+use super::ndjson;
 use crate::api::{
     DeploymentRecord, DeploymentStatus, EventLine, EventsQuery, HistoryQuery, InstanceStatus,
-    LogsQuery, Outcome, ReleaseLine, RunningRelease, ServiceStatus, Status, WaitingStatus,
+    LogsQuery, Outcome, Refusal, ReleaseLine, RunningRelease, ServiceStatus, Status, WaitingStatus,
 };
 use crate::follow;
 use crate::history::{History, now_ms};
+use crate::house::{Damaged, House, Lodger, Resident};
 use crate::refused::{NoQuery, Path, Query, Refused};
 use crate::site::{Site, SlotView};
 
@@ -35,7 +36,7 @@ pub(super) async fn releases(
     _: NoQuery,
     Path(service): Path<ServiceName>,
 ) -> Result<Json<Vec<ReleaseLine>>, Refused> {
-    let site = &house.resident(&service)?.site;
+    let site = house.resident(&service)?.site;
     let ledger = site.ledger();
     let slots = site.slots();
     let role = |number: u32| {
@@ -69,7 +70,7 @@ pub(super) async fn deployments(
     Path(service): Path<ServiceName>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<Vec<DeploymentRecord>>, Refused> {
-    let history = &house.resident(&service)?.history;
+    let history = house.resident(&service)?.history;
     Ok(Json(history.newest(query.limit.unwrap_or(usize::MAX))))
 }
 
@@ -88,7 +89,7 @@ pub(super) async fn deployment(
     _: NoQuery,
     Path((service, number)): Path<(ServiceName, u32)>,
 ) -> Result<Json<DeploymentRecord>, Refused> {
-    let history = &house.resident(&service)?.history;
+    let history = house.resident(&service)?.history;
     let record = history.get(number).ok_or_else(|| {
         Refused::new(
             StatusCode::NOT_FOUND,
@@ -111,7 +112,7 @@ pub(super) async fn logs(
     Path(service): Path<ServiceName>,
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Refused> {
-    let site = house.resident(&service)?.site.clone();
+    let site = house.resident(&service)?.site;
     if let Some(number) = query.release
         && site.logs_of(number).is_empty()
     {
@@ -141,7 +142,7 @@ pub(super) async fn events(
     Query(query): Query<EventsQuery>,
 ) -> Result<Response, Refused> {
     if let Some(service) = &query.service {
-        house.resident(service)?;
+        house.knows(service)?;
     }
     let newest = house.journal.newest();
     let after = query
@@ -174,13 +175,20 @@ pub(super) async fn status(State(house): State<Arc<House>>, _: NoQuery) -> Json<
         listen: house.listen.clone(),
         admin: house.admin,
         state: house.state.display().to_string(),
-        services: house.services.values().map(service_status).collect(),
+        services: house
+            .lodgers()
+            .iter()
+            .map(|(name, lodger)| match lodger {
+                Lodger::Well(resident) => service_status(resident),
+                Lodger::Damaged(damaged) => damaged_status(name, damaged),
+            })
+            .collect(),
     })
 }
 
 fn service_status(resident: &Resident) -> ServiceStatus {
     let Resident { site, history, .. } = resident;
-    let ledger = site.ledger();
+    let (ledger, config) = (site.ledger(), site.config());
     let running: Vec<RunningRelease> = site
         .slots()
         .into_iter()
@@ -196,19 +204,10 @@ fn service_status(resident: &Resident) -> ServiceStatus {
             (None, None) => "nothing_deployed",
         }
         .to_owned(),
-        hosts: site
-            .config()
-            .hosts
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        paths: site
-            .config()
-            .paths
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        ignore: site.config().ignore.clone(),
+        hosts: texts(&config.hosts),
+        paths: texts(&config.paths),
+        ignore: config.ignore.clone(),
+        damage: None,
         live,
         running,
         last_failure: history.last_failure(),
@@ -231,6 +230,31 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         }),
         waiting: waiting(history),
     }
+}
+
+/// All that can be said of a service whose state cannot be read.
+fn damaged_status(name: &ServiceName, damaged: &Damaged) -> ServiceStatus {
+    ServiceStatus {
+        name: name.clone(),
+        state: "damaged".to_owned(),
+        hosts: texts(&damaged.config.hosts),
+        paths: texts(&damaged.config.paths),
+        ignore: damaged.config.ignore.clone(),
+        damage: Some(Refusal {
+            error: damaged.why.text.clone(),
+            hint: damaged.why.hint.clone(),
+        }),
+        live: None,
+        running: Vec::new(),
+        last_failure: None,
+        previous: None,
+        deployment: None,
+        waiting: None,
+    }
+}
+
+fn texts(all: &[impl ToString]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
 }
 
 /// The order that waits: the newest there is, as a newer one would have taken its place.

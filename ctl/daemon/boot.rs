@@ -42,7 +42,10 @@ pub fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Bo
     let state = places.state.clone().unwrap_or_else(|| here.state());
     places::check_socket_path(&socket)?;
     let state = StateFolder::open(&absolute(&state, "state")?)?;
-    let journal = Journal::open(state.root()).map_err(|cause| {
+    let registry = Registry::new();
+    let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
+    let metrics = Arc::new(Metrics::new(&registry).map_err(metric)?);
+    let journal = Journal::open(state.root(), metrics.write_errors().clone()).map_err(|cause| {
         Fault::config(format!(
             "state {}: events.ndjson: {cause}",
             state.root().display()
@@ -73,11 +76,8 @@ pub fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Bo
         ))
         .hint("choose a file that hotctl may write, \"stdout\" or \"off\"")
     })?;
-    let registry = Registry::new();
-    let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
     let switch = Arc::new(Switch::new(threads));
     let traffic = Arc::new(hotctl_proxy::Metrics::new(&registry).map_err(metric)?);
-    let metrics = Arc::new(Metrics::new(&registry).map_err(metric)?);
     let routes = config.services.iter().map(|(name, service)| Route {
         service: name.clone(),
         hosts: service.hosts.clone(),

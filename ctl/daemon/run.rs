@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use hotctl_proxy::{Proxy, Settings, Stage};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -18,18 +16,17 @@ use super::listeners::local;
 use super::recover;
 use crate::admin;
 use crate::api::Noted;
-use crate::control::{self, House, Resident};
+use crate::control;
 use crate::fault::Fault;
+use crate::house::{Address, House, Tasks};
 use crate::metrics::Scraped;
-use crate::service;
-use crate::site::Site;
 use crate::socket::Callers;
 use crate::who::Who;
 
 /// Serve until a signal ends it.
 ///
 /// # Errors
-/// If signals or a listener cannot be had, or the record of a service cannot be read.
+/// If signals or a listener cannot be had.
 pub async fn run(booted: Booted) -> Result<(), Fault> {
     let Booted {
         config,
@@ -51,36 +48,11 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut reopen = signal(SignalKind::user_defined1()).map_err(failed)?;
 
-    let stop_services = CancellationToken::new();
-    let mut services = JoinSet::new();
-    let mut probers = JoinSet::new();
-    let mut residents = BTreeMap::new();
+    let tasks = Tasks::default();
+    let mut lodgers = BTreeMap::new();
     for (name, service) in &config.services {
-        let (tell_exits, exits) = mpsc::channel(16);
-        let (site, interrupted) = Site::open(name, service, &means, tell_exits)?;
-        if let Some(deployment) = &interrupted {
-            info!(service = %name, deployment = deployment.number, became = %deployment.phase,
-                "a deployment was under way when hotctl ended");
-        }
-        let history = recover::history_of(&means, name)?;
-        history.end_interrupted(interrupted.as_ref());
-        recover::start_live(&site).await;
-        let (orders, mailbox) = mpsc::channel(8);
-        services.spawn(service::run(
-            site.clone(),
-            history.clone(),
-            mailbox,
-            exits,
-            stop_services.clone(),
-        ));
-        probers.spawn(site.clone().keep_probing());
-        probers.spawn(site.clone().watch_requests());
-        let resident = Resident {
-            site,
-            history,
-            orders,
-        };
-        residents.insert(name.clone(), resident);
+        let lodger = recover::lodge(name, service, &means, &tasks).await;
+        lodgers.insert(name.clone(), lodger);
     }
 
     let (stage, stages) = watch::channel(Stage::Serving);
@@ -102,23 +74,21 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         let (proxy, stages) = (proxy.clone(), stages.clone());
         accepting.spawn(async move { proxy.serve(listener, stages).await });
     }
-    let house = Arc::new(House {
-        services: residents,
+    let address = Address {
         listen: listen.clone(),
         admin: admin.as_ref().map(local).transpose()?,
         state: means.state.root().to_owned(),
-        callers: callers.clone(),
-        since: Instant::now(),
-        journal: means.journal.clone(),
-    });
+    };
+    let house = House::new(lodgers, address, callers.clone(), means.journal.clone());
+    let house = Arc::new(house);
     let shown = house.clone();
     means.metrics.releases_from(move || {
-        let services = shown.services.iter();
-        services
-            .map(|(name, r)| Scraped {
-                service: name.clone(),
-                releases: r.site.release_infos(),
-                instances: r.site.instance_counts(),
+        let residents = shown.residents().into_iter();
+        residents
+            .map(|resident| Scraped {
+                service: resident.site.name.clone(),
+                releases: resident.site.release_infos(),
+                instances: resident.site.instance_counts(),
             })
             .collect()
     });
@@ -178,10 +148,11 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    drop(probers);
-    stop_services.cancel();
+    tasks.rest.cancel();
+    tasks.stop.cancel();
+    tasks.services.close();
     tokio::select! {
-        () = async { while services.join_next().await.is_some() {} } => {}
+        () = tasks.services.wait() => {}
         _ = terminate.recv() => warn!("ended at once: apps are killed"),
         _ = interrupt.recv() => warn!("ended at once: apps are killed"),
     }

@@ -7,9 +7,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use prometheus::IntCounter;
 use tracing::warn;
 
 use super::{Header, Line};
+use crate::history::now_ms;
 
 /// A file that would grow beyond this is put aside; one such is kept.
 const SIZE: u64 = 4 * 1024 * 1024;
@@ -20,6 +22,8 @@ pub struct Files {
     newer: PathBuf,
     older: PathBuf,
     size: u64,
+    /// Counts the writes that failed.
+    errors: IntCounter,
     open: Mutex<Open>,
 }
 
@@ -36,16 +40,17 @@ enum Open {
 
 impl Files {
     /// `events.ndjson` in that folder, and `events.ndjson.1` beside it.
-    pub fn of(folder: &Path) -> Self {
-        Self::of_size(folder, SIZE)
+    pub fn of(folder: &Path, errors: IntCounter) -> Self {
+        Self::of_size(folder, SIZE, errors)
     }
 
     /// The same, put aside at another size.
-    pub fn of_size(folder: &Path, size: u64) -> Self {
+    pub fn of_size(folder: &Path, size: u64, errors: IntCounter) -> Self {
         Self {
             newer: folder.join("events.ndjson"),
             older: folder.join("events.ndjson.1"),
             size,
+            errors,
             open: Mutex::new(Open::Not),
         }
     }
@@ -58,6 +63,7 @@ impl Files {
         *open = match self.append_to(before, text) {
             Ok(now) => now,
             Err(cause) => {
+                self.errors.inc();
                 if !told {
                     warn!(path = %self.newer.display(), %cause, "events are not kept: cannot write them");
                 }
@@ -123,16 +129,37 @@ impl Files {
         found
     }
 
-    /// Each line that is kept, oldest first. What is no line of ours is passed over.
+    /// Put what is there under another name; where.
+    ///
+    /// # Errors
+    /// If that cannot be done.
+    pub fn put_aside(&self) -> io::Result<PathBuf> {
+        let aside = self
+            .newer
+            .with_file_name(format!("events.damaged-{}.ndjson", now_ms()));
+        for (from, to) in [
+            (&self.newer, aside.clone()),
+            (&self.older, aside.with_extension("ndjson.1")),
+        ] {
+            match fs::rename(from, to) {
+                Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
+                _ => {}
+            }
+        }
+        Ok(aside)
+    }
+
+    /// Each line that is kept, oldest first. What is no line of ours is passed over; how many.
     ///
     /// # Errors
     /// If a file is there and cannot be read.
-    pub fn each_line(&self, mut each: impl FnMut(Line)) -> io::Result<()> {
+    pub fn each_line(&self, mut each: impl FnMut(Line)) -> io::Result<usize> {
         // Both are opened at once, lest the newer one is put aside between them.
         let both = {
             let _open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
             [if_there(&self.older)?, if_there(&self.newer)?]
         };
+        let mut passed_over = 0;
         for file in both.into_iter().flatten() {
             let mut reader = BufReader::new(file);
             let mut text = Vec::new();
@@ -145,11 +172,13 @@ impl Files {
                         service: header.service,
                         text: std::mem::take(&mut text).into(),
                     });
+                } else if text != b"\n" {
+                    passed_over += 1;
                 }
                 text.clear();
             }
         }
-        Ok(())
+        Ok(passed_over)
     }
 }
 

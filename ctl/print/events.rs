@@ -202,6 +202,12 @@ fn noted(what: &Noted) -> String {
         Noted::HealthyAgain { release, .. } => {
             format!("{release} {} again", in_style(GOOD, "healthy"))
         }
+        Noted::StateRestored { text } => {
+            format!("{}: {text}", in_style(LOOK, "state restored"))
+        }
+        Noted::StateDamaged { error, .. } => {
+            format!("{}: {error}", in_style(BAD, "state damaged"))
+        }
         Noted::FlipBack { from, to, why } => format!(
             "{} from {from} to {to}: {why}",
             in_style(LOOK, "flipped back")

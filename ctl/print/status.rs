@@ -108,6 +108,12 @@ fn one_service(service: &ServiceStatus) -> String {
             service.name
         ));
     }
+    if let Some(damage) = &service.damage {
+        out.push_str(&format!("\n  {}", damage.error));
+        if let Some(hint) = &damage.hint {
+            out.push_str(&format!("\n  try: {hint}"));
+        }
+    }
     if service.state == "down" {
         out.push_str(&format!(
             "\n  its live release could not be started: the daemon's log says why\n  try: hotctl deploy PATH --service {}",

@@ -1,0 +1,173 @@
+//! Who lives in the daemon: every service of the configuration, well or damaged, and the tasks that
+//! look after those that are well. Knows who there is; what becomes of them is decided elsewhere.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use axum::http::StatusCode;
+use hotctl_config::file::Service;
+use hotctl_config::names::ServiceName;
+use hotctl_config::suggest::nearest;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::fault::Fault;
+use crate::history::History;
+use crate::journal::Journal;
+use crate::refused::Refused;
+use crate::service::Order;
+use crate::site::Site;
+use crate::socket::Callers;
+
+/// What the API shows and steers.
+#[derive(Debug)]
+pub struct House {
+    /// Changed by a reload only.
+    lodgers: RwLock<BTreeMap<ServiceName, Lodger>>,
+    pub listen: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    pub state: PathBuf,
+    pub callers: Callers,
+    pub since: Instant,
+    pub journal: Journal,
+}
+
+/// One service of the configuration; a cheap handle.
+#[derive(Debug, Clone)]
+pub enum Lodger {
+    Well(Resident),
+    Damaged(Arc<Damaged>),
+}
+
+/// One service and its mailbox.
+#[derive(Debug, Clone)]
+pub struct Resident {
+    pub site: Arc<Site>,
+    pub history: Arc<History>,
+    /// Eight orders may lie unread; a sender waits for its place.
+    pub orders: mpsc::Sender<Order>,
+}
+
+/// A service whose state cannot be read. Nothing of it is touched: neither its files nor what may
+/// still run of it.
+#[derive(Debug)]
+pub struct Damaged {
+    pub config: Service,
+    /// What is wrong, and the remedy.
+    pub why: Fault,
+}
+
+/// The tasks that look after services, and how they are told to end.
+#[derive(Debug, Clone, Default)]
+pub struct Tasks {
+    /// Each service's own task: it ends once nothing of the service runs any more.
+    pub services: TaskTracker,
+    /// Ends them.
+    pub stop: CancellationToken,
+    /// Ends the probing before that: what is being stopped need not be well.
+    pub rest: CancellationToken,
+}
+
+/// What there is to say of a daemon when its house is opened.
+#[derive(Debug)]
+pub struct Address {
+    pub listen: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    pub state: PathBuf,
+}
+
+impl Tasks {
+    /// Let something run until it is time to rest.
+    pub fn until_rest(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let rest = self.rest.clone();
+        // Owned by the token: it ends where that is cancelled.
+        tokio::spawn(async move {
+            let _ = rest.run_until_cancelled_owned(work).await;
+        });
+    }
+}
+
+impl House {
+    /// A house in which these live.
+    pub fn new(
+        lodgers: BTreeMap<ServiceName, Lodger>,
+        address: Address,
+        callers: Callers,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            lodgers: RwLock::new(lodgers),
+            listen: address.listen,
+            admin: address.admin,
+            state: address.state,
+            callers,
+            since: Instant::now(),
+            journal,
+        }
+    }
+
+    /// Everybody, by name.
+    pub fn lodgers(&self) -> BTreeMap<ServiceName, Lodger> {
+        let lodgers = self.lodgers.read();
+        lodgers.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Those who are well, by name.
+    pub fn residents(&self) -> Vec<Resident> {
+        let well = |lodger| match lodger {
+            Lodger::Well(resident) => Some(resident),
+            Lodger::Damaged(_) => None,
+        };
+        self.lodgers().into_values().filter_map(well).collect()
+    }
+
+    /// The service of that name, to be asked or steered.
+    ///
+    /// # Errors
+    /// If there is none, or its state is damaged.
+    pub fn resident(&self, name: &ServiceName) -> Result<Resident, Refused> {
+        let lodgers = self.lodgers.read().unwrap_or_else(PoisonError::into_inner);
+        match lodgers.get(name) {
+            Some(Lodger::Well(resident)) => Ok(resident.clone()),
+            Some(Lodger::Damaged(damaged)) => {
+                let refused = Refused::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!("{name}: {}", damaged.why.text),
+                );
+                Err(match &damaged.why.hint {
+                    Some(hint) => refused.hint(hint),
+                    None => refused,
+                })
+            }
+            None => Err(unknown(name, &lodgers)),
+        }
+    }
+
+    /// See that there is a service of that name, well or damaged.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn knows(&self, name: &ServiceName) -> Result<(), Refused> {
+        let lodgers = self.lodgers();
+        match lodgers.contains_key(name) {
+            true => Ok(()),
+            false => Err(unknown(name, &lodgers)),
+        }
+    }
+}
+
+fn unknown(name: &ServiceName, lodgers: &BTreeMap<ServiceName, Lodger>) -> Refused {
+    let names: Vec<&str> = lodgers.keys().map(ServiceName::as_str).collect();
+    let meant = nearest(name.as_str(), &names)
+        .map(|meant| format!("; did you mean {meant}?"))
+        .unwrap_or_default();
+    Refused::new(
+        StatusCode::NOT_FOUND,
+        format!("no service named {name}{meant}"),
+    )
+    .hint(format!("one of: {}", names.join(", ")))
+}
