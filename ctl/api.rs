@@ -1,6 +1,7 @@
 //! The shapes of the control API: what goes over the socket as JSON. A documented contract: fields
 //! are added, never changed. Knows no handler and no client.
 
+mod config;
 mod events;
 mod record;
 
@@ -12,6 +13,7 @@ use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use config::{ConfigChange, Effect, ReloadRequest, Reloaded, What};
 pub use events::{EventLine, EventsQuery, Missing, Noted, Progress, Summary};
 pub use record::{DeploymentRecord, HistoryQuery, Outcome, PhaseTook, Verb};
 

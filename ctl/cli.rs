@@ -9,7 +9,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use args::{
     Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf, Man,
-    OnService, ReleaseRef, Releases, Rollback, Schema, Serve, Show, Status, Wait,
+    OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve, Show, Status, Wait,
 };
 pub use early::Early;
 
@@ -131,6 +131,8 @@ pub enum Command {
     Restart(OnService),
     /// End the deployment under way, and the order that waits; what is live stays
     Cancel(OnService),
+    /// Read the configuration again; what did not change is not touched
+    Reload(Reload),
     /// Read and check a configuration without using it
     Check(Check),
     /// Write a commented hotctl.toml

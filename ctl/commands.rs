@@ -3,6 +3,7 @@
 
 mod local;
 mod orders;
+mod reload;
 mod views;
 
 use hotctl_config::names::ServiceName;
@@ -75,6 +76,7 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
         (Command::History(asked), _) => views::history(&client, asked, form).await,
         (Command::Show(asked), _) => views::show(&client, asked, form).await,
         (Command::Logs(asked), _) => views::logs(&client, asked, form).await,
+        (Command::Reload(asked), _) => reload::reload(&client, asked, form).await,
         (Command::Events(asked), _) => views::events(&client, asked, form).await,
         // The others need no daemon, and are answered before.
         _ => Ok(()),

@@ -1,6 +1,7 @@
 //! The control API: who may call it, and which path leads to which handler. Each handler is a few
 //! lines; what an order does is the service's.
 
+mod config;
 mod orders;
 mod views;
 
@@ -49,6 +50,7 @@ pub fn routes() -> OpenApiRouter<Arc<House>> {
         .routes(routes!(orders::start))
         .routes(routes!(orders::restart))
         .routes(routes!(views::logs))
+        .routes(routes!(config::reload))
         .routes(routes!(description))
 }
 

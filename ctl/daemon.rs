@@ -8,16 +8,13 @@ mod run;
 
 use std::num::NonZeroUsize;
 
-use hotctl_config::file::{Config, Listen};
-
 use crate::cli::{Places, Serve};
 use crate::fault::Fault;
 use crate::log;
+use crate::reload::Origin;
 
 pub use listeners::bind;
-
-/// Where `serve` listens if neither file nor flag says so.
-const NO_CONFIG: &str = "no configuration found";
+pub use recover::lodge;
 
 /// Run the daemon until a signal ends it.
 ///
@@ -25,7 +22,8 @@ const NO_CONFIG: &str = "no configuration found";
 /// If configuration, state or an address does not allow it; nothing has been started then.
 pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
     log::start(flags.log_format, &flags.log_level)?;
-    let config = configuration(flags)?;
+    let origin = origin(flags)?;
+    let config = origin.read()?;
     let threads = config
         .threads
         .or_else(|| std::thread::available_parallelism().ok())
@@ -36,35 +34,18 @@ pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
     runtime.block_on(async {
-        let booted = boot::boot(places, config, threads)?;
+        let booted = boot::boot(places, origin, config, threads)?;
         run::run(booted).await
     })
 }
 
-/// The configuration that the flags and files give, checked.
-fn configuration(flags: &Serve) -> Result<Config, Fault> {
-    let path = hotctl_config::find(flags.config.as_deref()).map_err(refused)?;
-    let mut config = match (&path, flags.listen.first()) {
-        (Some(path), _) => hotctl_config::read(path).map_err(refused)?,
-        (None, Some(listen)) => hotctl_config::single(*listen),
-        (None, None) => {
-            return Err(Fault::config(format!(
-                "{NO_CONFIG}: neither ./hotctl.toml nor /etc/hotctl/hotctl.toml is there"
-            ))
-            .hint("`hotctl serve --listen 127.0.0.1:8080` for one service, or `hotctl init`"));
-        }
-    };
-    if !flags.listen.is_empty() {
-        config.listen = flags
-            .listen
-            .iter()
-            .map(|&address| Listen { address })
-            .collect();
-    }
-    if let Some(admin) = flags.admin {
-        config.admin = admin;
-    }
-    Ok(config)
+/// Where the configuration comes from by flags and files.
+fn origin(flags: &Serve) -> Result<Origin, Fault> {
+    Ok(Origin {
+        file: hotctl_config::find(flags.config.as_deref()).map_err(refused)?,
+        listen: flags.listen.clone(),
+        admin: flags.admin,
+    })
 }
 
 /// Configuration problems as a fault: they bring their own remedies.

@@ -1,10 +1,9 @@
 //! Who lives in the daemon: every service of the configuration, well or damaged, and the tasks that
 //! look after those that are well. Knows who there is; what becomes of them is decided elsewhere.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::http::StatusCode;
@@ -17,10 +16,10 @@ use tokio_util::task::TaskTracker;
 
 use crate::fault::Fault;
 use crate::history::History;
-use crate::journal::Journal;
 use crate::refused::Refused;
+use crate::reload::Configured;
 use crate::service::Order;
-use crate::site::Site;
+use crate::site::{Means, Site};
 use crate::socket::Callers;
 
 /// What the API shows and steers.
@@ -28,12 +27,15 @@ use crate::socket::Callers;
 pub struct House {
     /// Changed by a reload only.
     lodgers: RwLock<BTreeMap<ServiceName, Lodger>>,
+    /// Removed from the configuration, and not ended yet.
+    leaving: Mutex<BTreeSet<ServiceName>>,
+    pub configured: Configured,
+    pub means: Arc<Means>,
+    pub tasks: Tasks,
     pub listen: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
-    pub state: PathBuf,
     pub callers: Callers,
     pub since: Instant,
-    pub journal: Journal,
 }
 
 /// One service of the configuration; a cheap handle.
@@ -50,6 +52,10 @@ pub struct Resident {
     pub history: Arc<History>,
     /// Eight orders may lie unread; a sender waits for its place.
     pub orders: mpsc::Sender<Order>,
+    /// Ends its task, and with it all that runs.
+    pub stop: CancellationToken,
+    /// Ends its probing.
+    pub rest: CancellationToken,
 }
 
 /// A service whose state cannot be read. Nothing of it is touched: neither its files nor what may
@@ -77,17 +83,12 @@ pub struct Tasks {
 pub struct Address {
     pub listen: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
-    pub state: PathBuf,
 }
 
 impl Tasks {
-    /// Let something run until it is time to rest.
-    pub fn until_rest(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let rest = self.rest.clone();
-        // Owned by the token: it ends where that is cancelled.
-        tokio::spawn(async move {
-            let _ = rest.run_until_cancelled_owned(work).await;
-        });
+    /// Tokens of one service, which end with all.
+    pub fn of_one(&self) -> (CancellationToken, CancellationToken) {
+        (self.stop.child_token(), self.rest.child_token())
     }
 }
 
@@ -97,17 +98,55 @@ impl House {
         lodgers: BTreeMap<ServiceName, Lodger>,
         address: Address,
         callers: Callers,
-        journal: Journal,
+        configured: Configured,
+        means: Arc<Means>,
+        tasks: Tasks,
     ) -> Self {
         Self {
             lodgers: RwLock::new(lodgers),
+            leaving: Mutex::default(),
+            configured,
+            means,
+            tasks,
             listen: address.listen,
             admin: address.admin,
-            state: address.state,
             callers,
             since: Instant::now(),
-            journal,
         }
+    }
+
+    /// Somebody comes.
+    pub fn let_in(&self, name: &ServiceName, lodger: Lodger) {
+        let lodgers = self.lodgers.write();
+        lodgers
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), lodger);
+    }
+
+    /// Somebody of whom nothing runs is not there any more.
+    pub fn forget(&self, name: &ServiceName) {
+        let lodgers = self.lodgers.write();
+        lodgers.unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Somebody is not there any more, and is being ended.
+    pub fn leaves(&self, name: &ServiceName) {
+        self.leaving().insert(name.clone());
+        self.forget(name);
+    }
+
+    /// Nothing of it runs any more.
+    pub fn has_left(&self, name: &ServiceName) {
+        self.leaving().remove(name);
+    }
+
+    /// Whether somebody of that name is still being ended.
+    pub fn is_leaving(&self, name: &ServiceName) -> bool {
+        self.leaving().contains(name)
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, BTreeSet<ServiceName>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everybody, by name.

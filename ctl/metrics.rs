@@ -9,7 +9,8 @@ use hotctl_deploy::why::Kind;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
 };
 
 use crate::site::{Loss, Shown};
@@ -35,7 +36,16 @@ pub struct Metrics {
     started: GaugeVec,
     last: GaugeVec,
     write_errors: IntCounter,
+    reload_successful: IntGauge,
+    config_revision: IntGauge,
     releases: Releases,
+}
+
+/// What became of a configuration that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    InForce,
+    Refused,
 }
 
 /// One release that runs, as `hotctl_release_info` shows it.
@@ -130,6 +140,14 @@ impl Metrics {
                 "hotctl_state_write_errors_total",
                 "Writes to the state folder that failed: records, histories, events.",
             )?,
+            reload_successful: IntGauge::new(
+                "hotctl_config_last_reload_successful",
+                "Whether the configuration that was read last is in force: 1, or 0 if it was refused.",
+            )?,
+            config_revision: IntGauge::new(
+                "hotctl_config_revision",
+                "The revision of the configuration in force; counts them since the daemon started.",
+            )?,
             releases: Releases::new()?,
         };
         let build = IntGaugeVec::new(
@@ -149,12 +167,22 @@ impl Metrics {
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
         registry.register(Box::new(metrics.write_errors.clone()))?;
+        registry.register(Box::new(metrics.reload_successful.clone()))?;
+        registry.register(Box::new(metrics.config_revision.clone()))?;
         registry.register(Box::new(metrics.releases.clone()))?;
         registry.register(Box::new(build))?;
         registry.register(Box::new(
             prometheus::process_collector::ProcessCollector::for_self(),
         ))?;
         Ok(metrics)
+    }
+
+    /// A configuration was read: which is in force now, and whether it is that one.
+    pub fn config_read(&self, revision: u64, outcome: Read) {
+        self.config_revision
+            .set(i64::try_from(revision).unwrap_or(i64::MAX));
+        self.reload_successful
+            .set(i64::from(outcome == Read::InForce));
     }
 
     /// Counts the writes to the state folder that failed; for those who write there.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Written};
-use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Status};
+use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Reloaded, Status};
 
 /// What has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,6 +23,7 @@ pub enum Subject {
     Show,
     Logs,
     Events,
+    Reload,
     Check,
     Init,
     Man,
@@ -50,6 +51,7 @@ pub fn of(subject: Subject) -> Value {
         S::History => whole::<Vec<DeploymentRecord>>(subject),
         S::Show => whole::<DeploymentRecord>(subject),
         S::Releases => whole::<Vec<ReleaseLine>>(subject),
+        S::Reload => whole::<Reloaded>(subject),
         S::Check => whole::<Checked>(subject),
         S::Init | S::Man => whole::<Written>(subject),
         S::Version => whole::<Version>(subject),

@@ -154,6 +154,16 @@ impl Site {
         config.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The configuration says something else of it from now on.
+    pub fn configure(&self, config: Service) {
+        {
+            let mut now = self.config.lock().unwrap_or_else(PoisonError::into_inner);
+            *now = Arc::new(config);
+        }
+        // Whoever acts by it looks again.
+        self.stirred.notify_waiters();
+    }
+
     /// The record as it is now.
     pub fn ledger(&self) -> Ledger {
         self.inner().ledger.clone()

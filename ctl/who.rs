@@ -23,6 +23,8 @@ pub enum Via {
     Cli,
     /// Another client of the control API.
     Api,
+    /// A signal to the daemon; whose is not known.
+    Signal,
     /// The daemon by itself.
     Daemon,
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Via {
         f.write_str(match self {
             Self::Cli => "command line",
             Self::Api => "control API",
+            Self::Signal => "signal",
             Self::Daemon => "by itself",
         })
     }
@@ -73,6 +76,14 @@ impl fmt::Display for Who {
 }
 
 impl Giver {
+    /// Who may send the daemon a signal: it is not told who did.
+    pub fn signal() -> Self {
+        Self {
+            who: Who::ourselves(),
+            via: Via::Signal,
+        }
+    }
+
     /// The daemon itself.
     pub fn daemon() -> Self {
         Self {

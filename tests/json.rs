@@ -72,6 +72,7 @@ fn every_command_that_looks_answers_as_its_schema_says() {
     whole(&["history"], "history");
     whole(&["show", "2"], "show");
     whole(&["version"], "version");
+    whole(&["reload"], "reload");
     whole(&["check"], "check");
     whole(&["init", "fresh.toml"], "init");
     std::fs::create_dir(daemon.folder().join("man")).unwrap();

@@ -17,6 +17,7 @@ mod net;
 mod orders;
 mod readme;
 mod real_apps;
+mod reload;
 mod routing;
 mod serve;
 mod starts;

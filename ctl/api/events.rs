@@ -251,6 +251,22 @@ pub enum Noted {
     },
     /// The daemon was told to end.
     DaemonStopping,
+    /// The configuration was read again, and is in force.
+    ConfigReloaded {
+        /// Who asked, and by which way.
+        by: Giver,
+        /// Counts the configurations since the daemon started.
+        revision: u64,
+        /// The fields that differ, without their values; `+NAME` and `-NAME` are services.
+        changes: Vec<String>,
+    },
+    /// The configuration was read again, and is not in force.
+    ConfigRefused {
+        /// Who asked, and by which way.
+        by: Giver,
+        /// What is wrong with it.
+        error: String,
+    },
     /// An order was refused before it became a deployment.
     OrderRefused {
         /// What was asked for.

@@ -283,3 +283,18 @@ pub struct Schema {
     /// The command, or `failure` for what every command that fails prints; none lists them
     pub command: Option<Subject>,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl reload --dry-run         what would change
+  hotctl reload                   let it be in force; SIGHUP to the daemon does the same
+
+The daemon reads the file that it was started with. It is in force whole or, where anything is wrong
+with it, not at all (exit 2). What only counts with the next deploy or restart of a service, or of
+hotctl, is said to.")]
+pub struct Reload {
+    /// Only say what would change
+    #[arg(long)]
+    pub dry_run: bool,
+}

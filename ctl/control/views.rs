@@ -144,12 +144,12 @@ pub(super) async fn events(
     if let Some(service) = &query.service {
         house.knows(service)?;
     }
-    let newest = house.journal.newest();
+    let newest = house.means.journal.newest();
     let after = query
         .after
         .or_else(|| query.last.map(|last| newest.saturating_sub(last)))
         .unwrap_or(0);
-    let reader = house.journal.after(after, query.service);
+    let reader = house.means.journal.after(after, query.service);
     let lines = stream::unfold(reader, move |mut reader| async move {
         let lines = if query.follow {
             reader.follow().await?
@@ -174,7 +174,7 @@ pub(super) async fn status(State(house): State<Arc<House>>, _: NoQuery) -> Json<
         uptime_s: house.since.elapsed().as_secs_f64(),
         listen: house.listen.clone(),
         admin: house.admin,
-        state: house.state.display().to_string(),
+        state: house.means.state.root().display().to_string(),
         services: house
             .lodgers()
             .iter()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hotctl_config::file::{Admin, Config};
 use hotctl_deploy::ports::Ports;
-use hotctl_proxy::{AccessLog, Route, Switch, Table};
+use hotctl_proxy::{AccessLog, Switch};
 use prometheus::Registry;
 use tokio::net::UnixListener;
 
@@ -15,14 +15,16 @@ use super::listeners::{bind, reason};
 use crate::cli::Places;
 use crate::fault::Fault;
 use crate::journal::Journal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Read};
 use crate::places::{self, Whereabouts};
+use crate::reload::{self, Origin};
 use crate::site::Means;
 use crate::socket::{Callers, Named, Socket};
 use crate::store::StateFolder;
 
 /// A daemon that is ready to run.
 pub struct Booted {
+    pub origin: Origin,
     pub config: Config,
     pub listeners: Vec<TcpListener>,
     pub admin: Option<TcpListener>,
@@ -36,7 +38,12 @@ pub struct Booted {
 }
 
 /// Take everything that can be refused, before anything is started.
-pub fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Booted, Fault> {
+pub fn boot(
+    places: &Places,
+    origin: Origin,
+    config: Config,
+    threads: NonZeroUsize,
+) -> Result<Booted, Fault> {
     let here = Whereabouts::here();
     let socket = places.socket.clone().unwrap_or_else(|| here.socket());
     let state = places.state.clone().unwrap_or_else(|| here.state());
@@ -78,14 +85,10 @@ pub fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Bo
     })?;
     let switch = Arc::new(Switch::new(threads));
     let traffic = Arc::new(hotctl_proxy::Metrics::new(&registry).map_err(metric)?);
-    let routes = config.services.iter().map(|(name, service)| Route {
-        service: name.clone(),
-        hosts: service.hosts.clone(),
-        paths: service.paths.clone(),
-    });
     switch
-        .publish(Table::new(routes), 1)
+        .publish(reload::table(&config), reload::FIRST)
         .map_err(|stale| Fault::failed(stale.to_string()))?;
+    metrics.config_read(reload::FIRST, Read::InForce);
     let means = Arc::new(Means {
         switch,
         traffic,
@@ -96,6 +99,7 @@ pub fn boot(places: &Places, config: Config, threads: NonZeroUsize) -> Result<Bo
         shards: threads,
     });
     Ok(Booted {
+        origin,
         config,
         listeners,
         admin,

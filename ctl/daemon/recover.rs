@@ -8,6 +8,7 @@ use hotctl_config::names::ServiceName;
 use hotctl_deploy::machine::Deployment;
 use hotctl_proxy::{Closed, Split};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::Noted;
@@ -73,22 +74,36 @@ async fn look_after(opened: Opened, tasks: &Tasks) -> Resident {
             "a deployment was under way when hotctl ended");
     }
     history.end_interrupted(interrupted.as_ref());
+    if site.ledger().live.is_none() {
+        site.publish();
+    }
     start_live(&site).await;
+    let (stop, rest) = tasks.of_one();
     let (orders, mailbox) = mpsc::channel(8);
     tasks.services.spawn(service::run(
         site.clone(),
         history.clone(),
         mailbox,
         exits,
-        tasks.stop.clone(),
+        stop.clone(),
     ));
-    tasks.until_rest(site.clone().keep_probing());
-    tasks.until_rest(site.clone().watch_requests());
+    until(&rest, site.clone().keep_probing());
+    until(&rest, site.clone().watch_requests());
     Resident {
         site,
         history,
         orders,
+        stop,
+        rest,
     }
+}
+
+/// Let something run until a token ends it, which thereby owns it.
+fn until(end: &CancellationToken, work: impl Future<Output = ()> + Send + 'static) {
+    let end = end.clone();
+    tokio::spawn(async move {
+        let _ = end.run_until_cancelled_owned(work).await;
+    });
 }
 
 /// Requests for it are refused with the reason, and so are orders. Neither its files nor what may

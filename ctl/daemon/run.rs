@@ -20,8 +20,9 @@ use crate::control;
 use crate::fault::Fault;
 use crate::house::{Address, House, Tasks};
 use crate::metrics::Scraped;
+use crate::reload::{Configured, Mode};
 use crate::socket::Callers;
-use crate::who::Who;
+use crate::who::{Giver, Who};
 
 /// Serve until a signal ends it.
 ///
@@ -29,6 +30,7 @@ use crate::who::Who;
 /// If signals or a listener cannot be had.
 pub async fn run(booted: Booted) -> Result<(), Fault> {
     let Booted {
+        origin,
         config,
         listeners,
         admin,
@@ -44,7 +46,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     let failed = |cause: io::Error| Fault::failed(format!("signals: {cause}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    // A closed terminal does not end a daemon.
+    // Reads the configuration again; a closed terminal does not end a daemon.
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut reopen = signal(SignalKind::user_defined1()).map_err(failed)?;
 
@@ -77,10 +79,15 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     let address = Address {
         listen: listen.clone(),
         admin: admin.as_ref().map(local).transpose()?,
-        state: means.state.root().to_owned(),
     };
-    let house = House::new(lodgers, address, callers.clone(), means.journal.clone());
-    let house = Arc::new(house);
+    let house = Arc::new(House::new(
+        lodgers,
+        address,
+        callers.clone(),
+        Configured::new(origin, config),
+        means.clone(),
+        tasks.clone(),
+    ));
     let shown = house.clone();
     means.metrics.releases_from(move || {
         let residents = shown.residents().into_iter();
@@ -104,8 +111,10 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         }
         None => None,
     };
+    let controlled = house.clone();
     let control = AbortOnDropHandle::new(tokio::spawn(async move {
-        let app = control::router(house).into_make_service_with_connect_info::<control::Caller>();
+        let app =
+            control::router(controlled).into_make_service_with_connect_info::<control::Caller>();
         // axum's loop only ends with its task.
         let _ = axum::serve(control, app).await;
     }));
@@ -134,17 +143,24 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
                 info!("opening the access log anew");
                 access_log.reopen();
             }
-            _ = hangup.recv() => info!("hangup ignored: the configuration is read at the start"),
+            _ = hangup.recv() => {
+                let house = house.clone();
+                // What comes of it is in the log.
+                tasks.services.spawn(async move {
+                    drop(house.reload(Mode::Apply, &Giver::signal()).await);
+                });
+            }
         }
     }
     means.journal.note(None, Noted::DaemonStopping);
     // Requests first: what is in flight is answered while the apps still run.
     info!("ending: no new connections, finishing what is in flight (again to end at once)");
     let _ = stage.send(Stage::Closing);
+    let shutdown_timeout = house.configured.now().await.shutdown_timeout;
     let finished = async { while accepting.join_next().await.is_some() {} };
     tokio::select! {
         () = finished => {}
-        () = tokio::time::sleep(config.shutdown_timeout) => warn!("shutdown_timeout is over: connections are cut"),
+        () = tokio::time::sleep(shutdown_timeout) => warn!("shutdown_timeout is over: connections are cut"),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }

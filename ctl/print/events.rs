@@ -181,6 +181,23 @@ fn noted(what: &Noted) -> String {
     match what {
         Noted::DaemonStarted { version, pid } => format!("hotctl {version} serves, pid {pid}"),
         Noted::DaemonStopping => "hotctl ends".to_owned(),
+        Noted::ConfigReloaded {
+            by,
+            revision,
+            changes,
+        } => format!(
+            "configuration read again by {}, revision {revision}: {}",
+            by.who,
+            match changes.is_empty() {
+                true => "nothing changed".to_owned(),
+                false => changes.join(", "),
+            }
+        ),
+        Noted::ConfigRefused { by, error } => format!(
+            "configuration read again by {}, and {}: {error}",
+            by.who,
+            in_style(BAD, "refused")
+        ),
         Noted::OrderRefused { verb, by, why } => {
             format!("{} by {} refused: {why}", word(verb), by.who)
         }

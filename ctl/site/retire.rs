@@ -11,7 +11,7 @@ use hotctl_config::ReleaseId;
 use hotctl_deploy::logs;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::process::Process;
-use hotctl_proxy::Open;
+use hotctl_proxy::{Open, Pool};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
@@ -161,6 +161,21 @@ impl Site {
             warn!(%release, requests, websockets, streams, "cut: the time to drain is over");
             self.means.traffic.cut(&self.name, &cut);
         }
+    }
+
+    /// Wait until every answer that was begun is given, or its time to drain is over. The service must
+    /// be out of the routes.
+    pub async fn finish(&self) {
+        let pools: Vec<Pool> = {
+            let inner = self.inner();
+            inner.slots.values().map(|r| r.pool.clone()).collect()
+        };
+        let config = self.config();
+        let drains = pools.iter().map(|pool| async {
+            let cut = self.means.switch.retire(pool, &config.drain).await;
+            self.count_cut(pool.release(), cut);
+        });
+        join_all(drains).await;
     }
 
     /// End every process of the service, side by side; for the daemon's own end.

@@ -243,11 +243,9 @@ impl Site {
     pub async fn keep_probing(self: Arc<Self>) {
         /// Logs grow slowly; looking at a folder is not free.
         const TRIM: Duration = Duration::from_secs(60);
-        let mut tick = tokio::time::interval(self.config().health.interval);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut trimmed = Instant::now();
         loop {
-            tick.tick().await;
+            let began = tokio::time::Instant::now();
             let due: Vec<(Slot, usize, Started)> = {
                 let inner = self.inner();
                 let serving = inner
@@ -279,6 +277,8 @@ impl Site {
                 trimmed = Instant::now();
                 self.trim_logs();
             }
+            // Asked each time: it may have changed.
+            tokio::time::sleep_until(began + self.config().health.interval).await;
         }
     }
 
@@ -337,12 +337,13 @@ impl Site {
 
     /// See to it that an instance whose requests fail is replaced, as long as the service exists.
     pub async fn watch_requests(self: Arc<Self>) {
-        if self.config().max_failures == 0 || self.config().instances.get() == 1 {
-            return;
-        }
         loop {
             // Made before the look: what stirs in between is not missed.
             let stirred = self.stirred.notified();
+            if self.config().max_failures == 0 || self.config().instances.get() == 1 {
+                stirred.await;
+                continue;
+            }
             let live = {
                 let inner = self.inner();
                 let mut all = inner.slots.values();

@@ -1,0 +1,112 @@
+//! The shapes of a reload: what is asked for, and what has changed.
+
+use std::fmt;
+
+use hotctl_config::names::ServiceName;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// The body of `POST /v1/reload`, which may be left out.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadRequest {
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// The answer to `POST /v1/reload`: the configuration was read, and is in force unless it was a dry
+/// run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Reloaded {
+    /// The file that was read.
+    pub file: String,
+    /// The revision that is in force; counts the configurations since the daemon started, from 1.
+    pub revision: u64,
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// What differs from what was in force before.
+    pub changes: Vec<ConfigChange>,
+    /// What else there is to know, such as a service whose state cannot be read.
+    pub notes: Vec<String>,
+}
+
+/// One difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConfigChange {
+    /// What has become of it.
+    pub what: What,
+    /// The service; none where it concerns the daemon.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceName>,
+    /// The field, such as `health.path`; none where it is the service as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What it was; left out where it may be a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// What it is; left out where it may be a secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+    /// From when on it counts.
+    pub effect: Effect,
+}
+
+/// What has become of a part of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A service is there that was not.
+    Added,
+    /// A service is not there any more.
+    Removed,
+    /// A field has another value.
+    Changed,
+}
+
+/// From when on a change counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// At once.
+    Now,
+    /// With the next deploy of the service.
+    NextDeploy,
+    /// With the next deploy or restart of the service, or where a process is started again.
+    NextStart,
+    /// When hotctl itself is upgraded or started again.
+    Restart,
+}
+
+impl fmt::Display for ConfigChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match (&self.service, &self.field) {
+            (Some(service), Some(field)) => format!("{service}.{field}"),
+            (Some(service), None) => service.to_string(),
+            (None, field) => field.clone().unwrap_or_default(),
+        };
+        write!(f, "{name}: ")?;
+        match (self.what, &self.from, &self.to) {
+            (What::Added, ..) => f.write_str("added")?,
+            (What::Removed, ..) => f.write_str(
+                "removed: what it has begun is finished, then it is stopped; its state is kept",
+            )?,
+            (What::Changed, Some(from), Some(to)) => write!(f, "{from} -> {to}")?,
+            (What::Changed, ..) => f.write_str("changed")?,
+        }
+        let service = self.service.as_ref().map_or("", ServiceName::as_str);
+        match self.effect {
+            Effect::Now => Ok(()),
+            Effect::NextDeploy => write!(f, "; takes effect with the next deploy of {service}"),
+            Effect::NextStart => {
+                write!(
+                    f,
+                    "; takes effect with the next deploy or restart of {service}"
+                )
+            }
+            Effect::Restart => {
+                f.write_str("; takes effect when hotctl is upgraded or started again")
+            }
+        }
+    }
+}
