@@ -12,6 +12,7 @@ mod exit;
 pub mod fingerprint;
 pub mod inspect;
 pub mod ledger;
+mod line;
 pub mod logs;
 pub mod machine;
 mod miss;

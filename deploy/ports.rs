@@ -21,10 +21,11 @@ pub struct Ports {
 
 /// One port, ours until this is dropped. It is kept by an abstract unix socket named after it, so it
 /// holds among all daemons of the network namespace and ends with its holder, however that ends.
-#[derive(Debug)]
+/// Cheap to clone; it ends with the last clone, in whatever process.
+#[derive(Debug, Clone)]
 pub struct Lease {
     port: u16,
-    _held: UnixDatagram,
+    held: Arc<OwnedFd>,
 }
 
 /// A bound, listening socket that apps inherit, one after the other. Whoever keeps a clone keeps the
@@ -63,6 +64,12 @@ impl Listener {
         let mut waited = [PollFd::new(self, PollFlags::IN)];
         let at_once = Timespec::default();
         rustix::event::poll(&mut waited, Some(&at_once)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl From<OwnedFd> for Listener {
+    fn from(socket: OwnedFd) -> Self {
+        Self(Arc::new(socket))
     }
 }
 
@@ -120,7 +127,29 @@ impl Lease {
     pub fn port(&self) -> u16 {
         self.port
     }
+
+    /// The lease that another process has handed over.
+    pub(crate) fn taken_over(port: u16, held: OwnedFd) -> Self {
+        Self {
+            port,
+            held: Arc::new(held),
+        }
+    }
 }
+
+impl AsFd for Lease {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.held.as_fd()
+    }
+}
+
+impl PartialEq for Lease {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.held, &other.held)
+    }
+}
+
+impl Eq for Lease {}
 
 impl fmt::Display for NoPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -139,7 +168,7 @@ enum Strictness {
 fn lease(port: u16, strictness: Strictness) -> Option<Lease> {
     let name = UnixAddr::from_abstract_name(format!("hotctl-port-{port}")).ok()?;
     let held = UnixDatagram::bind_addr(&name).ok()?;
-    is_free(port, strictness).then_some(Lease { port, _held: held })
+    is_free(port, strictness).then(|| Lease::taken_over(port, held.into()))
 }
 
 /// Whether an app could listen there, on whatever address of this machine.

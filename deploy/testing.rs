@@ -34,6 +34,7 @@ impl House {
             log_size: 16 << 20,
             listener: None,
             notify: Notify::No,
+            outlive: None,
         }
     }
 

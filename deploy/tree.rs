@@ -41,6 +41,25 @@ pub(crate) fn session(leader: u32) -> Vec<u32> {
         .collect()
 }
 
+/// Every process whose environment had this variable when its program began. Those of other users
+/// are not seen, save by root.
+pub(crate) fn marked(name: &str, value: &str) -> Vec<u32> {
+    let line = format!("{name}={value}");
+    let has = |pid: &u32| {
+        fs::read(format!("/proc/{pid}/environ")).is_ok_and(|all| {
+            all.split(|byte| *byte == 0)
+                .any(|one| one == line.as_bytes())
+        })
+    };
+    everybody().filter(has).collect()
+}
+
+/// Which run of the system this is; process numbers mean something within one only.
+pub(crate) fn boot() -> String {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    text.unwrap_or_default().trim().to_owned()
+}
+
 /// Send a signal to each process below `root` for which `wanted` says so, and return whom it was
 /// sent to. A number that was given to another process meanwhile is not hit.
 pub(crate) fn signal(root: u32, signal: Signal, wanted: impl Fn(u32) -> bool) -> Vec<u32> {
@@ -77,6 +96,8 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     pub(crate) parent: u32,
     pub(crate) session: u32,
+    /// When it began, in ticks of the clock since the boot.
+    pub(crate) began: u64,
 }
 
 /// What /proc says of a process, if it is there.
@@ -91,10 +112,13 @@ fn parse(text: &str) -> Option<Stat> {
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
+    // Field 22; the session is field 6.
+    let began = fields.nth(15)?.parse().ok()?;
     Some(Stat {
         state,
         parent,
         session,
+        began,
     })
 }
 
@@ -143,11 +167,14 @@ mod tests {
 
     #[test]
     fn a_name_with_brackets_and_spaces_does_not_confuse() {
-        let stat = parse("42 (a) b) (c)) S 7 42 40 0 -1 4194560").unwrap();
+        let stat =
+            parse("42 (a) b) (c)) S 7 42 40 0 -1 4194560 0 0 0 0 1 2 3 4 20 0 1 0 777 4096 9")
+                .unwrap();
         let expected = Stat {
             state: 'S',
             parent: 7,
             session: 40,
+            began: 777,
         };
         assert_eq!(stat, expected);
     }

@@ -238,6 +238,7 @@ impl Site {
             log_size: self.config().logs.file_size,
             listener: None,
             notify: Notify::No,
+            outlive: None,
         })
     }
 

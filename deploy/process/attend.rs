@@ -1,0 +1,247 @@
+//! The daemon's end of one shim's line: passes on what is asked, takes down what is reported, and
+//! sees the shim out.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, Lines};
+use tokio::net::unix::OwnedWriteHalf;
+use tokio::process::Child;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::{Ask, Ended, Exit, Inner, MARK, Process, STOP_LIMIT, State};
+use crate::notify::Notice;
+use crate::tree;
+use crate::wire::{self, Order, Report};
+
+/// What is known of an app when its attendant begins.
+pub(super) struct Known {
+    pub(super) pid: u32,
+    pub(super) shim: u32,
+    pub(super) started: SystemTime,
+    pub(super) exec_at: Instant,
+    pub(super) notice: Notice,
+    pub(super) exit: Option<Exit>,
+    pub(super) ties: Ties,
+}
+
+/// What becomes of an app when its daemon is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ties {
+    /// It ends.
+    Bound,
+    /// It lives on, and is found by this socket of its shim.
+    Loose(PathBuf),
+}
+
+/// The process that is a shim.
+#[derive(Debug)]
+pub(super) enum Shim {
+    /// Started by this daemon.
+    Child(Child),
+    /// Started by another one.
+    Adopted(AsyncFd<OwnedFd>),
+}
+
+impl Shim {
+    fn kill(&mut self) {
+        // Gone already: the same.
+        match self {
+            Self::Child(child) => drop(child.start_kill()),
+            Self::Adopted(held) => drop(rustix::process::pidfd_send_signal(
+                held.get_ref(),
+                Signal::KILL,
+            )),
+        }
+    }
+
+    async fn gone(&mut self) {
+        match self {
+            Self::Child(child) => drop(child.wait().await),
+            Self::Adopted(held) => drop(held.readable().await),
+        }
+    }
+}
+
+/// What a shim says, line by line.
+pub(super) type Reports = Lines<BufReader<Box<dyn AsyncRead + Send + Unpin>>>;
+
+/// Read line by line.
+pub(super) fn reports(from: impl AsyncRead + Send + Unpin + 'static) -> Reports {
+    let from: Box<dyn AsyncRead + Send + Unpin> = Box::new(from);
+    BufReader::with_capacity(256, from).lines()
+}
+
+/// See the head of this file.
+pub(super) struct Attendant {
+    pid: u32,
+    ties: Ties,
+    shim: Shim,
+    lines: Reports,
+    write: OwnedWriteHalf,
+    state: watch::Sender<State>,
+}
+
+/// Why an attendant goes.
+enum End {
+    /// The shim's line has ended, and this is what it said of the app's end, if it did.
+    Told(Option<Ended>),
+    /// The app was let go of.
+    Left,
+}
+
+impl Attendant {
+    /// Attend to a shim, in a task that ends with it.
+    pub(super) fn hire(known: Known, shim: Shim, lines: Reports, write: OwnedWriteHalf) -> Process {
+        let (state, seen) = watch::channel(State {
+            notice: known.notice,
+            exit: known.exit,
+            ended: None,
+        });
+        let (asks, asked) = mpsc::channel(8);
+        let attendant = Self {
+            pid: known.pid,
+            ties: known.ties,
+            shim,
+            lines,
+            write,
+            state,
+        };
+        // Ends when the shim has ended, which it does when the last handle is gone, or when the app
+        // is let go of.
+        tokio::spawn(attendant.attend(asked));
+        Process {
+            inner: Arc::new(Inner {
+                pid: known.pid,
+                shim: known.shim,
+                started: known.started,
+                exec_at: known.exec_at,
+                asks,
+                state: seen,
+            }),
+        }
+    }
+
+    async fn attend(mut self, mut asked: mpsc::Receiver<Ask>) {
+        match self.listen(&mut asked).await {
+            End::Left => {}
+            End::Told(ended) => {
+                let ended = self.see_out(ended).await;
+                self.state.send_modify(|state| {
+                    state.exit.get_or_insert(Exit::Lost);
+                    state.ended = Some(ended);
+                });
+            }
+        }
+    }
+
+    async fn listen(&mut self, asked: &mut mpsc::Receiver<Ask>) -> End {
+        let mut ended = None;
+        let mut is_held = true;
+        loop {
+            tokio::select! {
+                line = self.lines.next_line() => match line {
+                    Ok(Some(text)) => match serde_json::from_str(&text) {
+                        Ok(Report::Exited(exit)) => self.state.send_modify(|state| {
+                            state.exit.get_or_insert(exit);
+                        }),
+                        Ok(Report::Notice(notice)) => self.state.send_modify(|state| {
+                            state.notice = notice;
+                        }),
+                        Ok(Report::Ended { killed, left }) => {
+                            ended = Some(Ended { killed, left });
+                            self.order(&Order::Leave).await;
+                        }
+                        other => tracing::warn!(pid = self.pid, ?other, "a shim says what is not expected"),
+                    },
+                    Ok(None) | Err(_) => return End::Told(ended),
+                },
+                ask = asked.recv(), if is_held => match ask {
+                    Some(Ask::Tell(order)) => self.order(&order).await,
+                    Some(Ask::KillShim) => self.shim.kill(),
+                    Some(Ask::Leave) if self.ties != Ties::Bound => return End::Left,
+                    Some(Ask::Leave) => {}
+                    None => {
+                        is_held = false;
+                        // Nobody cares for it any more.
+                        self.order(&Order::Stop { grace_ms: 0 }).await;
+                    }
+                },
+            }
+        }
+    }
+
+    async fn order(&mut self, order: &Order) {
+        // Broken: the next read says so.
+        if let Ok(line) = wire::line(order) {
+            let _ = self.write.write_all(&line).await;
+        }
+    }
+
+    /// The line has ended. Nothing of the app may be there when this is done.
+    async fn see_out(&mut self, ended: Option<Ended>) -> Ended {
+        if ended.is_none() {
+            self.shim.kill();
+        }
+        if timeout(STOP_LIMIT, self.shim.gone()).await.is_err() {
+            self.shim.kill();
+            self.shim.gone().await;
+        }
+        let Some(ended) = ended else {
+            // Without its shim nobody knows the whole tree any more: what is in the app's session
+            // is, and what has its mark.
+            let leader = self.pid;
+            let left = sweep(move || tree::session(leader)).await;
+            let marked = match &self.ties {
+                Ties::Bound => 0,
+                Ties::Loose(socket) => sweep_marked(socket.clone()).await,
+            };
+            return Ended {
+                killed: true,
+                left: left.max(marked),
+            };
+        };
+        ended
+    }
+}
+
+/// Kill every process of an app whose shim, at this socket, is gone, and remove the socket; returns
+/// how many could not be killed.
+pub async fn sweep_marked(socket: PathBuf) -> usize {
+    let mark = socket.display().to_string();
+    let left = sweep(move || tree::marked(MARK, &mark)).await;
+    // Gone already: the same.
+    let _: io::Result<()> = std::fs::remove_file(&socket);
+    left
+}
+
+/// Kill those, again and again until there are none; returns how many could not be killed.
+async fn sweep(those: impl Fn() -> Vec<u32> + Clone + Send + 'static) -> usize {
+    for _ in 0..100 {
+        let those = those.clone();
+        // A look at every process of the machine: not on a thread that serves.
+        let found = tokio::task::spawn_blocking(move || {
+            let mut members = those();
+            members.retain(|pid| tree::stat(*pid).is_some_and(|stat| stat.state != 'Z'));
+            for pid in &members {
+                let again = those.clone();
+                let pid = *pid;
+                tree::send(pid, Signal::KILL, |_| again().contains(&pid));
+            }
+            members.len()
+        });
+        match found.await {
+            Ok(0) | Err(_) => return 0,
+            Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    tokio::task::spawn_blocking(move || those().len())
+        .await
+        .unwrap_or_default()
+}
