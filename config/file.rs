@@ -43,6 +43,10 @@ pub struct Config {
     /// cuts at once. Default `"30s"`.
     #[serde(with = "form::duration")]
     pub shutdown_timeout: Duration,
+    /// What becomes of the apps when hotctl itself is stopped: `"stop"` ends them, `"keep"` lets them
+    /// live on, and the next hotctl adopts them as they are. When hotctl is killed, they live on in
+    /// either case. Default `"stop"`.
+    pub on_exit: OnExit,
     /// How long hotctl waits for clients and for services.
     pub timeouts: Timeouts,
     /// Where a line of JSON for each request is written: `"off"`, `"stdout"`, or a file, which is
@@ -57,6 +61,17 @@ pub struct Config {
     /// `a-z`, `0-9` and `-`.
     #[serde(rename = "service")]
     pub services: BTreeMap<ServiceName, Service>,
+}
+
+/// What becomes of the apps when hotctl itself is stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnExit {
+    /// They are ended.
+    #[default]
+    Stop,
+    /// They live on.
+    Keep,
 }
 
 /// One address that takes requests: a `[[listen]]` table.
@@ -342,6 +357,7 @@ impl Default for Config {
             ports: PortRange::default(),
             threads: None,
             shutdown_timeout: Duration::from_secs(30),
+            on_exit: OnExit::Stop,
             timeouts: Timeouts::default(),
             access_log: AccessLog::default(),
             control: Control::default(),

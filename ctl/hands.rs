@@ -16,6 +16,7 @@ use hotctl_deploy::why::{Kind, Why};
 use tokio::sync::Notify;
 
 use crate::api::{Noted, OpenRequests, Progress, Summary};
+use crate::failpoint;
 use crate::site::{Drained, Launched, Site};
 use crate::teller::{Teller, ms};
 
@@ -237,10 +238,35 @@ impl Hands for DeployHands {
                 why: why.clone(),
             });
         }
-        self.site.record(deployment).await
+        let phase = match &deployment.phase {
+            Phase::Starting => "starting",
+            Phase::Step(_) => "step",
+            Phase::Reverting(_) => "reverting",
+            Phase::Done => "done",
+            Phase::Failed(_) => "failed",
+        };
+        failpoint::pass(&format!("before-record-{phase}"));
+        let recorded = self.site.record(deployment).await;
+        failpoint::pass(&format!("after-record-{phase}"));
+        recorded
     }
 
     async fn perform(&self, duty: Duty) -> Option<Event> {
+        let name = match duty {
+            Duty::Start(_) => "start",
+            Duty::Split(_) => "split",
+            Duty::Judge(_) => "judge",
+            Duty::Revert => "revert",
+        };
+        failpoint::pass(&format!("before-{name}"));
+        let event = self.done(duty).await;
+        failpoint::pass(&format!("after-{name}"));
+        event
+    }
+}
+
+impl DeployHands {
+    async fn done(&self, duty: Duty) -> Option<Event> {
         match duty {
             Duty::Start(at) => {
                 // Side by side: the app does not wait for the disk, only the flip does.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hotctl_config::names::ServiceName;
+use hotctl_deploy::ledger::Ledger;
 use hotctl_deploy::machine::{Deployment, Phase};
 use hotctl_deploy::why::{Kind, Why};
 use prometheus::IntCounter;
@@ -83,10 +84,10 @@ impl History {
         })
     }
 
-    /// What was under way when the last daemon ended came to its end with it; `interrupted` is what
-    /// the ledger says of it.
-    pub fn end_interrupted(&self, interrupted: Option<&Deployment>) {
-        if let Some(deployment) = interrupted
+    /// Begin where the last daemon ended. What goes on stays open: the deployment under way, and the
+    /// order whose release waits. Anything else that has no end came to it with that daemon.
+    pub fn take_up(&self, ledger: &Ledger) {
+        if let Some(deployment) = &ledger.deployment
             && self.get(deployment.number).is_none()
         {
             // Its record was not written any more.
@@ -100,17 +101,17 @@ impl History {
                 )
             });
         }
+        let goes_on = ledger.deployment.as_ref().map(|it| it.number);
+        let waits = self.waiting(ledger).map(|it| it.number);
         let mut records = self.records();
-        for record in records
-            .iter_mut()
-            .filter(|record| record.ended_ms.is_none())
-        {
-            let ended = interrupted.filter(|deployment| deployment.number == record.number);
-            match ended.map(|deployment| &deployment.phase) {
-                Some(Phase::Done) => record.result = Outcome::Live,
-                Some(Phase::Failed(why)) => end(record, why),
-                // Live already, or never begun: the ledger has nothing more to say.
-                _ if record.result == Outcome::Live => {}
+        for record in records.iter_mut().filter(|it| {
+            it.ended_ms.is_none() && Some(it.number) != goes_on && Some(it.number) != waits
+        }) {
+            let is_live = ledger.live.is_some_and(|it| it.release == record.to.number);
+            match record.result {
+                Outcome::Live => {}
+                // Written down in the one place, and not any more in this one.
+                Outcome::UnderWay if is_live => record.result = Outcome::Live,
                 _ => end(
                     record,
                     &Why::new(Kind::Interrupted, "hotctl ended before the deployment did"),
@@ -120,6 +121,14 @@ impl History {
         }
         drop(records);
         self.changed.notify_one();
+    }
+
+    /// The order whose turn had not come when the last daemon ended.
+    pub fn waiting(&self, ledger: &Ledger) -> Option<DeploymentRecord> {
+        let release = ledger.waiting?;
+        let records = self.records();
+        let last = records.iter().rev().find(|it| it.ended_ms.is_none())?;
+        (last.to.number == release && last.result == Outcome::Queued).then(|| last.clone())
     }
 
     /// A deployment is ordered.
@@ -218,6 +227,15 @@ impl Scribe {
     pub fn new(history: &Arc<History>, record: DeploymentRecord) -> Self {
         let number = record.number;
         history.add(record);
+        Self {
+            history: history.clone(),
+            number,
+            phase: Arc::default(),
+        }
+    }
+
+    /// For a deployment that was ordered of the last daemon, and has a record.
+    pub fn again(history: &Arc<History>, number: u32) -> Self {
         Self {
             history: history.clone(),
             number,

@@ -143,34 +143,44 @@ fn a_deployment_that_flips_back_was_live_and_says_why_it_is_not() {
 }
 
 #[test]
-fn what_was_under_way_when_the_daemon_ended_is_ended_by_the_next() {
+fn what_was_under_way_when_the_daemon_ended_goes_on_and_the_rest_has_ended() {
     let temp = tempfile::tempdir().unwrap();
     let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
     climbed(&ordered(&history, 1));
+    // Written down by the ledger, and not any more here.
     ordered(&history, 2).begins(&deployment());
-    let _waits = ordered(&history, 3);
-    let mut interrupted = deployment();
-    interrupted.number = 1;
-    interrupted.phase = Phase::Done;
-    history.end_interrupted(Some(&interrupted));
+    let mut ledger = Ledger::new(web());
+    let mut done = deployment();
+    done.phase = Phase::Done;
+    ledger.record(&done);
+    history.take_up(&ledger);
     let results = history.newest(9).into_iter().map(|record| record.result);
-    let expected = [Outcome::Interrupted, Outcome::Interrupted, Outcome::Live];
-    assert_eq!(results.collect::<Vec<_>>(), expected);
-    assert!(
-        history
-            .newest(9)
-            .iter()
-            .all(|record| record.ended_ms.is_some())
-    );
+    assert_eq!(results.collect::<Vec<_>>(), [Outcome::Live, Outcome::Live]);
+
+    ordered(&history, 3).begins(&deployment());
+    ordered(&history, 4).begins(&deployment());
+    ordered(&history, 5);
+    ledger.live = None;
+    ledger.waiting = Some(1);
+    let mut goes_on = deployment();
+    goes_on.number = 4;
+    ledger.deployment = Some(goes_on);
+    history.take_up(&ledger);
+    let open = history
+        .newest(9)
+        .into_iter()
+        .filter(|it| it.ended_ms.is_none());
+    assert_eq!(open.map(|it| it.number).collect::<Vec<_>>(), [5, 4]);
+    assert_eq!(history.get(3).unwrap().result, Outcome::Interrupted);
+    assert_eq!(history.waiting(&ledger).unwrap().number, 5);
 }
 
 #[test]
-fn an_interrupted_deployment_without_a_record_gets_one() {
+fn a_deployment_under_way_without_a_record_gets_one() {
     let temp = tempfile::tempdir().unwrap();
     let history = Arc::new(History::open(temp.path(), &web(), counter()).unwrap());
-    let mut interrupted = deployment();
-    let why = Why::new(Kind::Interrupted, "hotctl ended");
-    interrupted.phase = Phase::Failed(why);
-    history.end_interrupted(Some(&interrupted));
-    assert_eq!(history.get(1).unwrap().result, Outcome::Interrupted);
+    let mut ledger = Ledger::new(web());
+    ledger.deployment = Some(deployment());
+    history.take_up(&ledger);
+    assert_eq!(history.get(1).unwrap().ended_ms, None);
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use axum::http::StatusCode;
@@ -72,10 +72,37 @@ pub struct Damaged {
 pub struct Tasks {
     /// Each service's own task: it ends once nothing of the service runs any more.
     pub services: TaskTracker,
-    /// Ends them.
-    pub stop: CancellationToken,
+    /// Ends them, and with them what runs, as `parting` says.
+    stop: CancellationToken,
+    parting: Arc<OnceLock<Parting>>,
     /// Ends the probing before that: what is being stopped need not be well.
     pub rest: CancellationToken,
+}
+
+/// What becomes of the apps when the daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parting {
+    /// They are ended.
+    Stop,
+    /// They live on, for the next daemon to adopt.
+    Leave,
+}
+
+/// What the task of one service waits for.
+#[derive(Debug)]
+pub struct Farewell {
+    /// Ends it.
+    pub stop: CancellationToken,
+    parting: Arc<OnceLock<Parting>>,
+}
+
+impl Farewell {
+    /// Resolves when the service is to end, with what becomes of its apps. One that is alone in it
+    /// has been removed.
+    pub async fn said(&self) -> Parting {
+        self.stop.cancelled().await;
+        self.parting.get().copied().unwrap_or(Parting::Stop)
+    }
 }
 
 /// What there is to say of a daemon when its house is opened.
@@ -86,9 +113,19 @@ pub struct Address {
 }
 
 impl Tasks {
-    /// Tokens of one service, which end with all.
-    pub fn of_one(&self) -> (CancellationToken, CancellationToken) {
-        (self.stop.child_token(), self.rest.child_token())
+    /// What one service's task waits for, and what ends its probing; both end with all.
+    pub fn of_one(&self) -> (Farewell, CancellationToken) {
+        let farewell = Farewell {
+            stop: self.stop.child_token(),
+            parting: self.parting.clone(),
+        };
+        (farewell, self.rest.child_token())
+    }
+
+    /// End the tasks of services. What was said first counts.
+    pub fn part(&self, parting: Parting) {
+        let _ = self.parting.set(parting);
+        self.stop.cancel();
     }
 }
 

@@ -11,6 +11,7 @@ mod control;
 mod daemon;
 mod difference;
 mod doctor;
+mod failpoint;
 mod fault;
 mod follow;
 mod hands;

@@ -32,6 +32,7 @@ pub struct Metrics {
     drains: HistogramVec,
     probes: HistogramVec,
     restarts: IntCounterVec,
+    adopted: IntCounterVec,
     flip_backs: IntCounterVec,
     started: GaugeVec,
     last: GaugeVec,
@@ -115,6 +116,13 @@ impl Metrics {
                 ),
                 &["service", "reason"],
             )?,
+            adopted: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_adopted_processes_total",
+                    "Processes found running when the daemon began, and taken over as they were.",
+                ),
+                &["service"],
+            )?,
             flip_backs: IntCounterVec::new(
                 Opts::new(
                     "hotctl_flip_backs_total",
@@ -163,6 +171,7 @@ impl Metrics {
         registry.register(Box::new(metrics.drains.clone()))?;
         registry.register(Box::new(metrics.probes.clone()))?;
         registry.register(Box::new(metrics.restarts.clone()))?;
+        registry.register(Box::new(metrics.adopted.clone()))?;
         registry.register(Box::new(metrics.flip_backs.clone()))?;
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
@@ -202,12 +211,18 @@ impl Metrics {
             self.probes.with_label_values(&[name, result]);
         }
         self.drains.with_label_values(&[name]);
+        self.adopted.with_label_values(&[name]);
         for loss in Loss::ALL {
             self.restarts.with_label_values(&[name, loss.label()]);
         }
         for kind in [Kind::Exited, Kind::NotHealthy, Kind::RequestsFailed] {
             self.flip_backs.with_label_values(&[name, kind.label()]);
         }
+    }
+
+    /// A process was taken over from the last daemon.
+    pub fn adopted(&self, service: &ServiceName) {
+        self.adopted.with_label_values(&[service.as_str()]).inc();
     }
 
     /// A serving process was started again.

@@ -10,6 +10,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
+use crate::failpoint;
+
 /// The schema of the files from before there were checksums.
 const BARE: u32 = 1;
 /// Between what a file holds and its checksum.
@@ -79,7 +81,9 @@ pub fn understand<T: DeserializeOwned>(text: &[u8], newest: u32) -> Result<T, Un
 pub fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
     let staged = stage(folder, value)?;
     keep_last(folder, name)?;
+    failpoint::pass("before-rename");
     staged.persist(folder.join(name))?;
+    failpoint::pass("after-rename");
     File::open(folder)?.sync_all()
 }
 

@@ -8,7 +8,7 @@ mod cancel;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotctl_config::names::{Digest, ReleaseId, Slot};
+use hotctl_config::names::{Digest, Percent, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Event, Ladder, Phase};
@@ -16,15 +16,17 @@ use hotctl_deploy::queue::Queue;
 use hotctl_deploy::why::{Kind, Why};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::api::{Progress, Verb};
+use crate::api::{DeploymentRecord, Noted, Progress, Verb};
+use crate::failpoint;
 use crate::hands::DeployHands;
-use crate::history::History;
+use crate::history::{History, Scribe};
+use crate::house::{Farewell, Parting};
 use crate::site::{Ended, Keep, Site};
 use crate::teller::Teller;
+use crate::who::Giver;
 use accept::Waiting;
 
 /// What somebody wants of a service, and where to tell what becomes of it.
@@ -101,13 +103,23 @@ pub enum Unchanged {
     Deploy,
 }
 
-/// Run the task of one service until `stop`.
+/// What the last daemon was at when it ended.
+#[derive(Debug)]
+pub struct Resume {
+    /// The deployment under way.
+    pub deployment: Option<Deployment>,
+    /// The order that waited for its turn.
+    pub waiting: Option<DeploymentRecord>,
+}
+
+/// Run the task of one service until services are to end.
 pub async fn run(
     site: Arc<Site>,
     history: Arc<History>,
     mut orders: mpsc::Receiver<Order>,
     mut exits: mpsc::Receiver<Ended>,
-    stop: CancellationToken,
+    farewell: Farewell,
+    resume: Resume,
 ) {
     let writing = AbortOnDropHandle::new(tokio::spawn(history.clone().keep_writing()));
     let mut desk = Desk {
@@ -116,16 +128,29 @@ pub async fn run(
         active: None,
         queue: Queue::default(),
     };
-    loop {
+    desk.resume(resume).await;
+    let parting = loop {
         tokio::select! {
             Some(order) = orders.recv() => desk.receive(order).await,
             deployment = ended(&mut desk.active) => desk.settle(deployment).await,
             Some(ended) = exits.recv() => desk.hear_of(&ended),
-            () = stop.cancelled() => break,
+            parting = farewell.said() => break parting,
+        }
+    };
+    desk.close(parting);
+    match parting {
+        Parting::Leave => desk.site.leave_everything().await,
+        Parting::Stop => {
+            desk.site.stop_everything().await;
+            // Nothing of it runs any more: the next daemon has nothing to go on with.
+            let ended = desk.site.change(Keep::Anyway, |ledger| {
+                ledger.interrupted();
+            });
+            if let Err(cause) = ended.await {
+                warn!(service = %desk.site.name, %cause, "cannot record what ended with hotctl");
+            }
         }
     }
-    desk.close();
-    desk.site.stop_everything().await;
     drop(writing);
     history.write().await;
 }
@@ -223,6 +248,47 @@ impl Desk {
         }
     }
 
+    /// Go on where the last daemon ended.
+    async fn resume(&mut self, resume: Resume) {
+        if let Some(deployment) = resume.deployment {
+            let release = deployment.to.release_of(&self.site.name);
+            let (number, phase) = (deployment.number, deployment.phase.to_string());
+            info!(%release, deployment = number, phase, "a deployment goes on");
+            let noted = Noted::DeploymentResumed {
+                release,
+                deployment: number,
+                phase,
+            };
+            self.site.means.journal.note(Some(&self.site.name), noted);
+            let tell = self.teller_again(self.history.get(number).as_ref(), number);
+            let has_flipped = deployment.weight() == Percent::ALL;
+            let back = deployment.from.map(|from| from.slot);
+            self.drive(deployment, tell);
+            if has_flipped
+                && !back.is_some_and(|slot| self.site.is_up(slot))
+                && let Some(active) = &self.active
+            {
+                // Nobody is kept to go back to.
+                active.say(Event::Promote);
+            }
+        }
+        if let Some(record) = resume.waiting {
+            let tell = self.teller_again(Some(&record), record.number);
+            self.wait_again(record, tell).await;
+        }
+    }
+
+    /// Nobody listens any more; record and journal do.
+    fn teller_again(&self, record: Option<&DeploymentRecord>, number: u32) -> Teller {
+        let (verb, by) = match record {
+            Some(record) => (record.verb, record.by.clone()),
+            None => (Verb::Deploy, Giver::daemon()),
+        };
+        let (tell, _) = Teller::new(verb, by, &self.site.name, &self.site.means.journal);
+        tell.record_with(Scribe::again(&self.history, number));
+        tell
+    }
+
     /// The one path: start, prove, flip, drain, stop.
     fn deploy(&mut self, number: u32, release: u32, tell: Teller) {
         let keep_warm = self.site.config().keep_warm;
@@ -239,11 +305,16 @@ impl Desk {
         let to = deployment.to.release_of(&self.site.name);
         info!(release = %to, deployment = number, by = %tell.by().who, "deployment begins");
         tell.begins(&deployment);
+        self.drive(deployment, tell);
+    }
+
+    fn drive(&mut self, deployment: Deployment, tell: Teller) {
+        let to = deployment.to.release_of(&self.site.name);
         let (events, heard) = mpsc::channel(4);
         let hurry = Arc::new(Notify::new());
         let hands = DeployHands::new(&self.site, &deployment, tell.clone(), hurry.clone());
         self.active = Some(Active {
-            number,
+            number: deployment.number,
             slot: deployment.to.slot,
             driver: tokio::spawn(drive(deployment, Arc::new(hands), heard)),
             events,
@@ -288,6 +359,7 @@ impl Desk {
         let Some(active) = self.active.take() else {
             return;
         };
+        failpoint::pass("before-settle");
         let release = active.to.clone();
         let failed = match &deployment.phase {
             Phase::Failed(why) => Some(why.clone()),
@@ -322,7 +394,9 @@ impl Desk {
                 });
             }
         }
+        failpoint::pass("before-prune");
         self.site.prune().await;
+        failpoint::pass("after-prune");
         let mut again = Vec::new();
         for order in active.against {
             match (&order.wish, failed.is_some()) {
@@ -387,8 +461,12 @@ impl Desk {
     }
 
     /// The daemon ends: nothing more becomes of what is under way.
-    fn close(&mut self) {
+    fn close(&mut self, parting: Parting) {
         let warm = self.is_warm();
+        let goes_on = match parting {
+            Parting::Stop => "",
+            Parting::Leave => ": it goes on when hotctl is started again",
+        };
         if let Some(active) = self.active.take() {
             active.driver.abort();
             active.tell.tell(if warm {
@@ -402,7 +480,7 @@ impl Desk {
                     live: self.live(),
                     why: Why::new(
                         Kind::Interrupted,
-                        "hotctl ended while the deployment was under way",
+                        format!("hotctl ended while the deployment was under way{goes_on}"),
                     ),
                 }
             });

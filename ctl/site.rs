@@ -2,6 +2,7 @@
 //! touches processes, ports or traffic of a service goes through here; what is to be done, and
 //! when, is decided by the driver and the service's task.
 
+mod adopt;
 mod net;
 mod place;
 mod retire;
@@ -98,8 +99,8 @@ pub struct Ended {
 }
 
 impl Site {
-    /// Open the service's folder and read its record. A deployment that was under way when the
-    /// last daemon ended is brought to its end on paper; it is returned to be told.
+    /// Open the service's folder and read its record. Nothing of it is taken up yet, see
+    /// [`Site::adopt`].
     ///
     /// # Errors
     /// If record or store cannot be read.
@@ -108,26 +109,24 @@ impl Site {
         config: &Service,
         means: &Arc<Means>,
         exits: mpsc::Sender<Ended>,
-    ) -> Result<(Arc<Self>, Option<Deployment>), Fault> {
+    ) -> Result<Arc<Self>, Fault> {
         let folder = means.state.service(name);
-        let (mut ledger, restored) = means.state.take_up(name)?;
+        let (ledger, restored) = means.state.take_up(name)?;
         if let Some(text) = restored {
             means
                 .journal
                 .note(Some(name), Noted::StateRestored { text });
         }
-        let interrupted = ledger.interrupted();
         let fault =
             |cause: io::Error| Fault::config(format!("state {}: {cause}", folder.display()));
         for part in ["logs", "data", "run"] {
             std::fs::create_dir_all(folder.join(part)).map_err(fault)?;
         }
-        place::sweep(&folder.join("run")).map_err(fault)?;
         let key = Key::open(&folder.join("key")).map_err(fault)?;
         let store = Store::open(folder.join("releases")).map_err(fault)?;
         means.metrics.prepare(name);
         means.traffic.prepare(name);
-        let site = Arc::new(Self {
+        Ok(Arc::new(Self {
             name: name.clone(),
             config: Mutex::new(Arc::new(config.clone())),
             store,
@@ -144,8 +143,7 @@ impl Site {
             stirred: Notify::new(),
             key,
             tasks: TaskTracker::new(),
-        });
-        Ok((site, interrupted))
+        }))
     }
 
     /// What the configuration says of it now.

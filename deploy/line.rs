@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -90,6 +91,13 @@ impl Line {
             Err(Errno::INTR) => Ok(Heard::Something),
             Err(cause) => Err(cause.into()),
         }
+    }
+
+    /// Whether the other side is gone.
+    pub(crate) fn is_over(&self) -> bool {
+        let mut waited = [PollFd::new(&self.socket, PollFlags::empty())];
+        let at_once = Timespec::default();
+        poll(&mut waited, Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     /// The descriptors that came so far.

@@ -18,6 +18,7 @@ use tokio::sync::OnceCell;
 
 use crate::pieces::{PieceReader, pieces};
 use crate::refused::Refused;
+use crate::tree;
 use crate::{archive, elf};
 
 /// Uploads are gathered in folders of this name; what a crash leaves of them is removed on open.
@@ -108,8 +109,9 @@ impl Store {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let half = name.starts_with(UPLOAD) || name.starts_with(GONE);
-            // Not marked as being on the disk: after a power cut it may be anything.
-            if half || !entry.path().join("durable").exists() {
+            // Not marked as being on the disk: after a power cut it may be anything. That the daemon
+            // died alone has harmed nothing.
+            if half || !(entry.path().join("durable").exists() || is_of_this_boot(&entry.path())) {
                 remove(&entry.path())?;
             }
         }
@@ -347,6 +349,7 @@ fn take(
     }
     let text = serde_json::to_vec(&about).map_err(|cause| failed(cause.into()))?;
     fs::write(temp.path().join("about.json"), text).map_err(failed)?;
+    fs::write(temp.path().join("boot"), tree::boot()).map_err(failed)?;
     match fs::rename(temp.path(), &place) {
         Ok(()) => {
             // It is in its place: nothing to clean up.
@@ -405,6 +408,12 @@ fn take_file(
         size,
     };
     Ok((Digest::from_bytes(*hasher.finalize().as_bytes()), about))
+}
+
+/// Whether content was written since the system began to run.
+fn is_of_this_boot(folder: &Path) -> bool {
+    let boot = tree::boot();
+    !boot.is_empty() && fs::read_to_string(folder.join("boot")).is_ok_and(|text| text == boot)
 }
 
 /// One sync of the file system is far cheaper than one for each of many files.

@@ -199,6 +199,7 @@ async fn what_is_not_known_to_be_on_the_disk_is_gone_after_a_restart() {
     store.durable(&lost).await.unwrap();
     // As after a power cut that came before.
     fs::remove_file(store.inner.folder(&lost).join("durable")).unwrap();
+    fs::write(store.inner.folder(&lost).join("boot"), "another").unwrap();
     fs::create_dir(store.inner.root.join(".upload-half")).unwrap();
     let again = Store::open(&store.inner.root).unwrap();
     assert!(again.get(&kept).is_some());

@@ -101,6 +101,10 @@ fn run() -> io::Result<()> {
         }
         Notify::No => None,
     };
+    if line.is_over() {
+        // Nobody wants it any more.
+        return Ok(());
+    }
     // There before the app is, so that a reader finds an empty file and not none.
     let _ = output::open(&start.log);
     let (ours, theirs) = pipes()?;

@@ -392,7 +392,11 @@ fn what_happened_is_told_by_number_across_a_restart_of_the_daemon() {
     daemon.kill();
     starting.wait().exits(3);
     daemon.start_again();
-    assert_eq!(history(&daemon)[0]["result"], "interrupted");
+    assert_eq!(history(&daemon)[0]["result"], "under_way");
+    daemon.hotctl(["cancel"]).exits(0);
+    eventually("it is cancelled", || {
+        history(&daemon)[0]["result"] == "cancelled"
+    });
     daemon.deploy("v3", &[]);
     let after = lines(&daemon, &format!("GET /v1/events?after={last}"), "");
     let new = numbers(&after);

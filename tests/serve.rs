@@ -217,23 +217,22 @@ fn after_a_restart_of_the_daemon_its_live_releases_are_started_again() {
 }
 
 #[test]
-fn a_killed_daemon_leaves_no_app_and_knows_what_was_live() {
-    let mut daemon = Daemon::of_web("keep_warm = \"0s\"");
-    daemon.deploy("v1", &["--fork-children"]);
-    let path = daemon.release("v2");
-    // In the middle of a deploy.
-    let mut deploy = daemon.alongside(["deploy", path.to_str().unwrap(), "--", "--never-listen"]);
-    deploy.until_it_says("started on");
-    daemon.kill();
-    deploy.wait().exits(3);
-    eventually("all apps have ended", || {
-        leftovers::processes(daemon.folder()).is_empty()
-    });
+fn with_on_exit_keep_apps_live_on_and_the_next_daemon_adopts_them() {
+    let mut daemon = Daemon::start(&format!(
+        "on_exit = \"keep\"\n{}",
+        web("address = \"unix\"")
+    ));
+    let before = daemon.deploy("v1", &[]);
+    assert_eq!(daemon.stop().code(), Some(0));
     daemon.start_again();
     assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
-    let status = daemon.status();
-    assert!(status.service("web").deployment.is_none(), "{status:#?}");
-    daemon.deploy("v3", &[]);
+    assert_eq!(daemon.live().pid, Some(before.pid));
+    daemon.deploy("v2", &[]);
+    // Or the app would live on after this test, too.
+    daemon.hotctl(["stop"]).exits(0);
+    eventually("nothing of it runs", || {
+        daemon.status().service("web").running.is_empty()
+    });
 }
 
 #[test]

@@ -299,6 +299,26 @@ pub enum Noted {
         /// How: `exit status 1`, `signal SIGKILL`.
         exit: String,
     },
+    /// A process that another daemon started was found running, and is looked after from now on.
+    InstanceAdopted {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// Which of its instances, from 0.
+        instance: usize,
+        /// Its process, the same as before.
+        pid: u32,
+    },
+    /// A deployment that was under way when the last daemon ended goes on.
+    DeploymentResumed {
+        /// Its candidate.
+        release: ReleaseId,
+        /// Counts the service's deployments.
+        deployment: u32,
+        /// Where it stood.
+        phase: String,
+    },
     /// It was started again and serves.
     InstanceRestarted {
         /// Of which release.

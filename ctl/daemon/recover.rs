@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use hotctl_config::file::Service;
-use hotctl_config::names::ServiceName;
-use hotctl_deploy::machine::Deployment;
+use hotctl_config::names::{Percent, ServiceName};
+use hotctl_deploy::ledger::Traffic;
+use hotctl_deploy::machine::Placement;
 use hotctl_proxy::{Closed, Split};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,7 @@ use crate::api::Noted;
 use crate::fault::Fault;
 use crate::history::History;
 use crate::house::{Damaged, Lodger, Resident, Tasks};
-use crate::service;
+use crate::service::{self, Resume};
 use crate::site::{Ended, Means, Site};
 
 /// Take up one service, whose routes are published already, and look after it from now on.
@@ -36,7 +37,6 @@ struct Opened {
     site: Arc<Site>,
     history: Arc<History>,
     exits: mpsc::Receiver<Ended>,
-    interrupted: Option<Deployment>,
 }
 
 /// Read what is there. Where the disk is slow, nobody else waits for it.
@@ -48,13 +48,12 @@ async fn take_up(
     let (name, config, means) = (name.clone(), config.clone(), means.clone());
     let opened = tokio::task::spawn_blocking(move || {
         let (tell_exits, exits) = mpsc::channel(16);
-        let (site, interrupted) = Site::open(&name, &config, &means, tell_exits)?;
+        let site = Site::open(&name, &config, &means, tell_exits)?;
         let history = history_of(&means, &name)?;
         Ok(Opened {
             site,
             history,
             exits,
-            interrupted,
         })
     });
     opened
@@ -67,25 +66,19 @@ async fn look_after(opened: Opened, tasks: &Tasks) -> Resident {
         site,
         history,
         exits,
-        interrupted,
     } = opened;
-    if let Some(deployment) = &interrupted {
-        info!(service = %site.name, deployment = deployment.number, became = %deployment.phase,
-            "a deployment was under way when hotctl ended");
-    }
-    history.end_interrupted(interrupted.as_ref());
-    if site.ledger().live.is_none() {
-        site.publish();
-    }
-    start_live(&site).await;
-    let (stop, rest) = tasks.of_one();
+    site.adopt().await;
+    let resume = resume(&site, &history).await;
+    let (parting, rest) = tasks.of_one();
+    let stop = parting.stop.clone();
     let (orders, mailbox) = mpsc::channel(8);
     tasks.services.spawn(service::run(
         site.clone(),
         history.clone(),
         mailbox,
         exits,
-        stop.clone(),
+        parting,
+        resume,
     ));
     until(&rest, site.clone().keep_probing());
     until(&rest, site.clone().watch_requests());
@@ -141,19 +134,61 @@ fn history_of(means: &Means, service: &ServiceName) -> Result<Arc<History>, Faul
     Ok(Arc::new(history))
 }
 
-/// Start again what was live when the last daemon ended. Traffic goes there at once: until the app
-/// listens, connects are refused, and the proxy tries again.
-async fn start_live(site: &Arc<Site>) {
-    let Some(live) = site.ledger().live else {
-        return;
+/// See to it that what should serve does, and that what is on its way out goes on. Says what the
+/// service's task is to go on with.
+async fn resume(site: &Arc<Site>, history: &Arc<History>) -> Resume {
+    let mut ledger = site.ledger();
+    if let Some(deployment) = &ledger.deployment
+        && !site.runs(deployment.to)
+        && !deployment.from.is_some_and(|from| site.runs(from))
+    {
+        // The machine was started anew, say: there is nothing to compare, and nothing to go back to.
+        // What had flipped is live, and what had not begins once more when the live one is back.
+        if deployment.weight() > Percent::ZERO {
+            let number = deployment.number;
+            site.note(|ledger| ledger.interrupted());
+            ledger = site.ledger();
+            info!(service = %site.name, deployment = number, "a deployment had flipped when everything ended: it is done");
+        }
+    }
+    history.take_up(&ledger);
+    let serving = match ledger.traffic() {
+        Traffic::All(at) | Traffic::Shared { live: at, .. } => Some(at),
+        Traffic::NothingDeployed | Traffic::Stopped => None,
     };
-    let release = live.release_of(&site.name);
-    match site.launch(live).await {
+    match serving {
+        Some(at) if !site.runs(at) => start_again(site, at).await,
+        _ => site.publish(),
+    }
+    for at in ledger.retiring.clone() {
+        site.retire(at);
+    }
+    let waiting = history.waiting(&ledger);
+    if ledger.waiting.is_some() && waiting.is_none() {
+        // Nobody knows any more what was wanted of it.
+        site.note(|ledger| {
+            ledger
+                .waiting
+                .take()
+                .map(|release| ledger.withdraw(release))
+        });
+    }
+    Resume {
+        deployment: ledger.deployment,
+        waiting,
+    }
+}
+
+/// Start again what should serve and does not run. Traffic goes there at once: until the app listens,
+/// connects are refused, and the proxy tries again.
+async fn start_again(site: &Arc<Site>, at: Placement) {
+    let release = at.release_of(&site.name);
+    match site.launch(at).await {
         Ok(launched) => {
             site.publish();
             for (instance, one) in launched.instances.into_iter().enumerate() {
                 info!(%release, instance, address = %one.address, pid = one.process.pid(), "started again");
-                site.bring_up(live.slot, instance, one);
+                site.bring_up(at.slot, instance, one);
             }
         }
         Err(why) => {

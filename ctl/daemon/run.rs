@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use hotctl_config::file::OnExit;
 use hotctl_proxy::{Proxy, Settings, Stage};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,7 +19,7 @@ use crate::admin;
 use crate::api::Noted;
 use crate::control;
 use crate::fault::Fault;
-use crate::house::{Address, House, Tasks};
+use crate::house::{Address, House, Parting, Tasks};
 use crate::metrics::Scraped;
 use crate::reload::{Configured, Mode};
 use crate::socket::Callers;
@@ -156,6 +157,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     // Requests first: what is in flight is answered while the apps still run.
     info!("ending: no new connections, finishing what is in flight (again to end at once)");
     let _ = stage.send(Stage::Closing);
+    let on_exit = house.configured.now().await.on_exit;
     let shutdown_timeout = house.configured.now().await.shutdown_timeout;
     let finished = async { while accepting.join_next().await.is_some() {} };
     tokio::select! {
@@ -165,12 +167,22 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         _ = interrupt.recv() => {}
     }
     tasks.rest.cancel();
-    tasks.stop.cancel();
+    tasks.part(match on_exit {
+        OnExit::Stop => Parting::Stop,
+        OnExit::Keep => Parting::Leave,
+    });
     tasks.services.close();
-    tokio::select! {
-        () = tasks.services.wait() => {}
-        _ = terminate.recv() => warn!("ended at once: apps are killed"),
-        _ = interrupt.recv() => warn!("ended at once: apps are killed"),
+    let at_once = tokio::select! {
+        () = tasks.services.wait() => false,
+        _ = terminate.recv() => true,
+        _ = interrupt.recv() => true,
+    };
+    if at_once && on_exit == OnExit::Stop {
+        warn!("ended at once: apps are killed");
+        for resident in house.residents() {
+            resident.site.kill_everything().await;
+        }
+        tasks.services.wait().await;
     }
     drop(control);
     drop(socket);

@@ -14,6 +14,7 @@ use hotctl_deploy::{inspect, logs, warmup};
 
 use super::{DeployHands, LAST_LINES};
 use crate::api::Progress;
+use crate::failpoint;
 use crate::site::{Launched, Started};
 use crate::teller::ms;
 
@@ -31,11 +32,15 @@ impl DeployHands {
             // The duty was begun before; it may be repeated.
             Some(launched) => launched,
             None => {
+                // What is left of a start that another daemon began.
+                self.site.discard(at.slot).await;
                 self.before_start(at, &release).await?;
+                failpoint::pass("after-before-start");
                 self.site.launch(at).await?
             }
         };
         let launched = self.until_proved(at, &release, launched).await?;
+        failpoint::pass("after-proof");
         self.warm_up(&release, &launched).await;
         Ok(())
     }

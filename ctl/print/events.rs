@@ -210,6 +210,17 @@ fn noted(what: &Noted) -> String {
             "{release} {} by itself, pid {pid}: {exit}",
             in_style(BAD, "ended")
         ),
+        Noted::InstanceAdopted { release, pid, .. } => {
+            format!(
+                "{release} {}, pid {pid} as before",
+                in_style(GOOD, "adopted")
+            )
+        }
+        Noted::DeploymentResumed {
+            release,
+            deployment,
+            phase,
+        } => format!("deployment {deployment} of {release} goes on: it was {phase}"),
         Noted::InstanceRestarted { release, pid, .. } => {
             format!("{release} started again, pid {pid}")
         }

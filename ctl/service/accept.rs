@@ -10,7 +10,7 @@ use hotctl_deploy::why::{Kind, Why};
 use tracing::warn;
 
 use super::{Desk, Order, Unchanged, Wish};
-use crate::api::{Progress, Verb};
+use crate::api::{DeploymentRecord, Progress, Verb};
 use crate::history::{self, Scribe, now_ms};
 use crate::site::Keep;
 use crate::teller::Teller;
@@ -169,6 +169,25 @@ impl Desk {
         // Its numbers are given for good, also if the daemon ends before its turn comes.
         if let Err(cause) = self.site.change(Keep::Anyway, |_| {}).await {
             warn!(service = %self.site.name, %cause, "cannot record an order that waits");
+        }
+    }
+
+    /// An order that waited when the last daemon ended waits again.
+    pub(super) async fn wait_again(&mut self, record: DeploymentRecord, tell: Teller) {
+        let accepted = Accepted {
+            number: record.number,
+            goal: match record.verb {
+                // Whether it was to be deployed even if it is live already is not known any more.
+                Verb::Deploy => Goal::Fresh(Unchanged::Nothing),
+                Verb::Rollback => Goal::Stored,
+                Verb::Stop | Verb::Start | Verb::Restart | Verb::Cancel => Goal::Current,
+            },
+            to: record.to,
+            tell,
+        };
+        match self.active {
+            Some(_) => self.wait(Waiting::Deployment(accepted)).await,
+            None => self.begin(Waiting::Deployment(accepted)).await,
         }
     }
 

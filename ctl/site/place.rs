@@ -4,6 +4,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotctl_config::{Address, AddressKind, Slot};
 use hotctl_deploy::ports::{self, Lease, Listener, Ports};
@@ -22,16 +23,11 @@ pub struct Place {
 /// What keeps it ours.
 #[derive(Debug)]
 enum Held {
-    Port {
-        _lease: Lease,
-    },
+    Port(Option<Lease>),
     Unix(SocketFile),
     /// The listener is kept as long as the place, so that connections wait in its backlog while the
     /// process is started again.
-    Socket {
-        _lease: Lease,
-        listener: Listener,
-    },
+    Socket(Option<Lease>, Listener),
 }
 
 impl Place {
@@ -58,7 +54,7 @@ impl Place {
                 let lease = lease()?;
                 Ok(Self {
                     address: at(&lease),
-                    held: Held::Port { _lease: lease },
+                    held: Held::Port(Some(lease)),
                 })
             }
             AddressKind::Unix => {
@@ -80,10 +76,7 @@ impl Place {
                 })?;
                 Ok(Self {
                     address: at(&lease),
-                    held: Held::Socket {
-                        _lease: lease,
-                        listener,
-                    },
+                    held: Held::Socket(Some(lease), listener),
                 })
             }
         }
@@ -97,8 +90,46 @@ impl Place {
     /// The socket to hand over, if that is how the app is told.
     pub fn listener(&self) -> Option<Listener> {
         match &self.held {
-            Held::Socket { listener, .. } => Some(listener.clone()),
-            Held::Port { .. } | Held::Unix(_) => None,
+            Held::Socket(_, listener) => Some(listener.clone()),
+            Held::Port(_) | Held::Unix(_) => None,
+        }
+    }
+
+    /// Where an app listens that another daemon has started, with what its shim kept of the place.
+    pub fn adopted(address: &Address, listener: Option<Listener>, lease: Option<Lease>) -> Self {
+        let held = match (address, listener) {
+            (Address::Unix(path), _) => Held::Unix(SocketFile {
+                path: path.to_path_buf(),
+                kept: AtomicBool::new(false),
+            }),
+            (Address::Inet(_), Some(listener)) => Held::Socket(lease, listener),
+            (Address::Inet(_), None) => Held::Port(lease),
+        };
+        Self {
+            address: address.clone(),
+            held,
+        }
+    }
+
+    /// The lease of its port, for whoever listens there to hold it, too.
+    pub fn lease(&self) -> Option<Lease> {
+        match &self.held {
+            Held::Port(lease) | Held::Socket(lease, _) => lease.clone(),
+            Held::Unix(_) => None,
+        }
+    }
+
+    /// Another view of the same place, which removes nothing when it is dropped.
+    pub fn again(&self) -> Self {
+        let again = Self::adopted(&self.address, self.listener(), self.lease());
+        again.keep();
+        again
+    }
+
+    /// Somebody else goes on using it: nothing of it is removed when it is dropped here.
+    pub fn keep(&self) {
+        if let Held::Unix(file) = &self.held {
+            file.kept.store(true, Ordering::Relaxed);
         }
     }
 
@@ -109,14 +140,14 @@ impl Place {
     pub fn clear(&self) -> io::Result<()> {
         match &self.held {
             Held::Unix(file) => file.remove(),
-            Held::Port { .. } | Held::Socket { .. } => Ok(()),
+            Held::Port(_) | Held::Socket(..) => Ok(()),
         }
     }
 
     /// Whether somebody else took the port between our look and the app's.
     pub fn is_taken(&self) -> bool {
         match (&self.held, &self.address) {
-            (Held::Port { .. }, Address::Inet(address)) => {
+            (Held::Port(_), Address::Inet(address)) => {
                 std::net::TcpListener::bind(address).is_err()
             }
             _ => false,
@@ -124,17 +155,15 @@ impl Place {
     }
 }
 
-/// Remove the sockets that a daemon has left which was killed: its processes have ended with it.
+/// Remove the sockets of apps that are not there any more: all but those.
 ///
 /// # Errors
 /// If the folder cannot be read, or a socket cannot be removed.
-pub fn sweep(run: &Path) -> io::Result<()> {
+pub fn sweep(run: &Path, kept: &[PathBuf]) -> io::Result<()> {
     for entry in run.read_dir()? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "sock")
-        {
+        let is_socket = path.extension().is_some_and(|it| it == "sock");
+        if is_socket && !kept.contains(&path) {
             std::fs::remove_file(path)?;
         }
     }
@@ -145,11 +174,16 @@ pub fn sweep(run: &Path) -> io::Result<()> {
 #[derive(Debug)]
 struct SocketFile {
     path: PathBuf,
+    /// It is not removed with this.
+    kept: AtomicBool,
 }
 
 impl SocketFile {
     fn in_folder(run: &Path, slot: Slot, instance: usize) -> Result<Self, Why> {
-        let path = run.join(format!("{}.{instance}.sock", slot.0));
+        // With our own number: an app that the last daemon was just starting when it died may still
+        // be about to listen at the name of this one's predecessor.
+        let own = std::process::id();
+        let path = run.join(format!("{}.{instance}.{own}.sock", slot.0));
         let length = path.as_os_str().len();
         if length > SOCKET_PATH_MAX {
             let why = format!(
@@ -159,7 +193,10 @@ impl SocketFile {
             return Err(Why::new(Kind::NotStarted, why)
                 .hint("a state folder with a shorter path (--state), or address = \"port\""));
         }
-        let file = Self { path };
+        let file = Self {
+            path,
+            kept: AtomicBool::new(false),
+        };
         file.remove().map_err(|cause| {
             Why::new(
                 Kind::NotStarted,
@@ -180,6 +217,9 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
+        if self.kept.load(Ordering::Relaxed) {
+            return;
+        }
         // Nothing else can be done about it here; the next start in this slot's place tries again.
         let _ = self.remove();
     }

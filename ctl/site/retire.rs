@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use super::slot::State;
 use super::{Keep, Site};
+use crate::failpoint;
 
 /// How many releases may drain at once; the oldest beyond that is cut first.
 const MAX_DRAINING: usize = 3;
@@ -92,6 +93,7 @@ impl Site {
     }
 
     async fn retirement(self: Arc<Self>, at: Placement, hurry: &Notify) {
+        failpoint::pass("before-retirement");
         let release = at.release_of(&self.name);
         let (over, pool) = {
             let inner = self.inner();
@@ -129,12 +131,14 @@ impl Site {
                     .collect()
             })
         };
+        failpoint::pass("before-retired-stop");
         let stops = processes
             .iter()
             .map(|process| process.stop(self.config().stop_timeout));
         for stopped in join_all(stops).await {
             info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
         }
+        failpoint::pass("after-retired-stop");
         let removed = self.inner().slots.remove(&at.slot);
         if let Some(removed) = removed {
             // The same as above, but where one was being started again in that instant.
@@ -144,6 +148,7 @@ impl Site {
         let gone = self
             .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
             .await;
+        failpoint::pass("after-record-retired");
         if let Err(cause) = gone {
             error!(%release, %cause, "cannot record that a release is retired");
         }
@@ -196,6 +201,16 @@ impl Site {
                 warn!(address = %one.place.address(), %cause, "its socket cannot be removed");
             }
         }
+    }
+
+    /// Kill every process of the service: somebody does not want to wait for their end.
+    pub async fn kill_everything(&self) {
+        let processes: Vec<Process> = {
+            let inner = self.inner();
+            let instances = inner.slots.values().flat_map(|r| &r.instances);
+            instances.map(|one| one.process.clone()).collect()
+        };
+        join_all(processes.iter().map(|process| process.stop(Duration::ZERO))).await;
     }
 
     /// Forget the oldest releases beyond `keep_releases`, their content and their logs.

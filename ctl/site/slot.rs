@@ -18,6 +18,7 @@ use super::place::Place;
 use super::retire::Drain;
 use super::view::Shown;
 use super::{Ended, Site};
+use crate::failpoint;
 
 /// What runs in a slot.
 #[derive(Debug)]
@@ -137,8 +138,10 @@ impl Site {
             .iter()
             .enumerate()
             .map(|(instance, place)| async move {
-                let spec = self.spec(at, instance, place.address(), place.listener())?;
+                let spec = self.spec(at, instance, place)?;
+                failpoint::pass("before-exec");
                 let process = start(spec.clone()).await?;
+                failpoint::pass("after-exec");
                 Ok::<_, Why>((process, spec))
             });
         let mut started = Vec::with_capacity(count);
@@ -342,7 +345,7 @@ impl Instance {
 
 impl Running {
     /// What is known of its instances to those who prove them.
-    fn launched(&self) -> Launched {
+    pub fn launched(&self) -> Launched {
         let started = |one: &Instance| Started {
             process: one.process.clone(),
             address: one.place.address().clone(),

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use hotctl_config::{Address, AddressKind, Digest, Health, HealthKind};
 use hotctl_deploy::fingerprint::fingerprint;
 use hotctl_deploy::machine::Placement;
-use hotctl_deploy::ports::Listener;
-use hotctl_deploy::process::{Notify, Spec};
+use hotctl_deploy::process::{Notify, Outlive, Spec};
 use hotctl_deploy::refused::Refused;
 use hotctl_deploy::release::{self, Stored};
 use hotctl_deploy::why::{Kind, Why};
 use hotctl_deploy::{env_file, persist};
 
 use super::Site;
+use super::adopt::Label;
+use super::place::Place;
 
 /// Files of instances are told apart by their number, the first has none.
 fn log_name(at: Placement, instance: usize) -> String {
@@ -26,13 +27,8 @@ fn log_name(at: Placement, instance: usize) -> String {
 
 impl Site {
     /// What to run for an instance.
-    pub(super) fn spec(
-        &self,
-        at: Placement,
-        instance: usize,
-        address: &Address,
-        listener: Option<Listener>,
-    ) -> Result<Spec, Why> {
+    pub(super) fn spec(&self, at: Placement, instance: usize, place: &Place) -> Result<Spec, Why> {
+        let address = place.address();
         let (stored, args) = self.content(at)?;
         let (program, own) = stored
             .command(&self.config().run, &args, &self.data())
@@ -72,7 +68,18 @@ impl Site {
             // It has its socket, and no use for a number.
             (_, Address::Inet(_)) => {}
         }
-        spec.listener = listener;
+        spec.listener = place.listener();
+        let label = Label {
+            at,
+            instance,
+            address: address.clone(),
+        };
+        spec.outlive = Some(Outlive {
+            folder: self.run_folder(),
+            name: format!("{}.{instance}", at.slot.0),
+            note: label.note(),
+            lease: place.lease(),
+        });
         spec.notify = match self.config().health.kind {
             HealthKind::Notify => Notify::Yes,
             HealthKind::Http | HealthKind::Tcp | HealthKind::Command => Notify::No,

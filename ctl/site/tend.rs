@@ -84,7 +84,7 @@ impl Site {
         });
     }
 
-    fn journal(&self, noted: Noted) {
+    pub(super) fn journal(&self, noted: Noted) {
         self.means.journal.note(Some(&self.name), noted);
     }
 
@@ -124,7 +124,7 @@ impl Site {
 
     /// Start an instance again at its place, prove it, and let it serve.
     async fn renew(self: Arc<Self>, slot: Slot, instance: usize, loss: Loss) {
-        let (at, address, listener) = {
+        let (at, address, place) = {
             let inner = self.inner();
             let Some(running) = inner.slots.get(&slot) else {
                 return;
@@ -135,10 +135,10 @@ impl Site {
             if let Err(cause) = one.place.clear() {
                 warn!(service = %self.name, %slot, instance, %cause, "a socket cannot be removed");
             }
-            let place = &one.place;
-            (running.at, place.address().clone(), place.listener())
+            (running.at, one.place.address().clone(), one.place.again())
         };
-        let started = match self.spec(at, instance, &address, listener) {
+        let spec = self.spec(at, instance, &place);
+        let started = match spec {
             Ok(spec) => {
                 let start = start(spec.clone()).await;
                 start.map(|process| (process, spec))

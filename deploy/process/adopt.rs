@@ -23,7 +23,7 @@ use crate::{sys, tree};
 pub use super::attend::sweep_marked;
 
 /// How long a shim may take to answer: it is asleep, and the machine may be busy.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// An app that was adopted.
 #[derive(Debug)]

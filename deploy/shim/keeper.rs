@@ -290,7 +290,8 @@ impl Keeper {
         let Some(Ok((socket, _))) = self.door.as_ref().map(|door| door.listener.accept()) else {
             return;
         };
-        if self.lines.len() >= LINES || !is_ours(&socket) {
+        // Whose daemon died before it knew of the start is about to end: it is not for adoption.
+        if !self.independent || self.lines.len() >= LINES || !is_ours(&socket) {
             return;
         }
         let hello = Report::Attached(Hello {

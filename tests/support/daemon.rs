@@ -221,6 +221,11 @@ impl Daemon {
         let _ = self.child.wait();
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
     /// Start it again in the same folder after it has ended.
     #[track_caller]
     pub fn start_again(&mut self) {
@@ -334,6 +339,8 @@ fn serve(folder: &Path) -> Child {
     command
         .args(["serve", "--config"])
         .arg(folder.join("hotctl.toml"));
+    // Of use only where a test makes the folder.
+    command.env("HOTCTL_FAILPOINTS", folder.join("failpoints"));
     let stderr = log.try_clone().expect("a file");
     let started = command
         .stdin(Stdio::null())

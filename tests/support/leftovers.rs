@@ -133,7 +133,8 @@ fn command_line(pid: u32) -> String {
         .to_string()
 }
 
-fn parent(pid: u32) -> Option<u32> {
+/// Its parent, if it is there.
+pub fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before it may hold anything, parentheses too.
     let (_, rest) = stat.rsplit_once(')')?;
