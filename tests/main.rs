@@ -17,6 +17,7 @@ mod net;
 mod orders;
 mod readme;
 mod real_apps;
+mod recovery;
 mod reload;
 mod routing;
 mod serve;

@@ -1,0 +1,259 @@
+//! The daemon dies at each of its steps, and nothing is lost by it: what is live goes on with the
+//! same process, and the next daemon brings to its end what this one was at.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::daemon::web;
+use crate::support::program::send;
+use crate::support::status::Status;
+use crate::support::{Daemon, eventually, leftovers};
+use rustix::process::Signal;
+
+/// A place at which the daemon can die, and the how manieth time it is passed.
+type Point = (String, usize);
+
+/// What the daemon is at when it dies.
+#[derive(Clone, Copy)]
+struct Story {
+    name: &'static str,
+    config: &'static str,
+    /// What `web@2` is started with.
+    args: &'static [&'static str],
+    /// Whether it can become live.
+    good: bool,
+}
+
+const STORIES: [Story; 3] = [
+    Story {
+        name: "a good deploy",
+        config: "keep_warm = \"0s\"\nbefore_start = [\"true\"]",
+        args: &[],
+        good: true,
+    },
+    Story {
+        name: "a good deploy of two instances that keeps the old one warm",
+        config: "keep_warm = \"300ms\"\ninstances = 2\naddress = \"unix\"",
+        args: &[],
+        good: true,
+    },
+    Story {
+        name: "a deploy that fails",
+        config: "keep_warm = \"0s\"",
+        args: &["--crash-at-start", "3"],
+        good: false,
+    },
+];
+
+fn folder(daemon: &Daemon) -> PathBuf {
+    daemon.folder().join("failpoints")
+}
+
+/// A daemon with `web@1` live, which counts from now on.
+fn at_the_start(story: Story) -> Daemon {
+    let daemon = Daemon::start(&web(story.config));
+    daemon.deploy("v1", &[]);
+    eventually("web@1 has settled", || {
+        daemon.status().service("web").deployment.is_none()
+    });
+    fs::create_dir(folder(&daemon)).unwrap();
+    fs::write(folder(&daemon).join("passed"), "").unwrap();
+    daemon
+}
+
+fn deploy(daemon: &Daemon, story: Story) {
+    let path = daemon.release("v2");
+    daemon.try_deploy(&path, story.args);
+}
+
+/// Exactly one release runs, with as many processes as it should, and none is under way.
+fn is_at_rest(daemon: &Daemon) -> bool {
+    let ran = daemon.hotctl(["status", "--json"]);
+    if !ran.status.success() {
+        // It has died in this moment.
+        return false;
+    }
+    let status = ran.json::<Status>();
+    let web = status.service("web");
+    web.deployment.is_none()
+        && web.running.len() == 1
+        && web
+            .running
+            .iter()
+            .all(|it| it.role == "live" && it.instances.iter().all(|one| one.state == "up"))
+        && apps(daemon).len()
+            == web
+                .running
+                .iter()
+                .map(|it| it.instances.len().max(1))
+                .sum::<usize>()
+}
+
+/// The app's own processes.
+fn apps(daemon: &Daemon) -> Vec<u32> {
+    let all = leftovers::processes(daemon.folder()).into_iter();
+    let apps = all.filter(|it| !it.line.starts_with("hotctl") && !it.line.contains("/hotctl "));
+    apps.map(|it| it.pid).collect()
+}
+
+fn points(story: Story) -> Vec<Point> {
+    let daemon = at_the_start(story);
+    deploy(&daemon, story);
+    eventually("it is at rest", || is_at_rest(&daemon));
+    let passed = fs::read_to_string(folder(&daemon).join("passed")).unwrap();
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    let points = passed.lines().map(|name| {
+        let times = times.entry(name).or_default();
+        *times += 1;
+        (name.to_owned(), *times)
+    });
+    points.collect()
+}
+
+/// How long it took from the start of the next daemon to its first answer; `None` where this point
+/// was not passed this time.
+fn dies_at(story: Story, (name, times): &Point) -> Option<Duration> {
+    let mut daemon = at_the_start(story);
+    let before = daemon.live();
+    fs::write(folder(&daemon).join("die"), format!("{name} {times}")).unwrap();
+    deploy(&daemon, story);
+    // What comes after the end of the command has its time, too.
+    eventually("it has died or is at rest", || {
+        daemon.has_ended() || is_at_rest(&daemon)
+    });
+    let has_died = daemon.has_ended();
+    if !has_died {
+        fs::remove_file(folder(&daemon).join("die")).unwrap();
+        // It may still pass the place in this very moment.
+        daemon.kill();
+        daemon.start_again();
+        return None;
+    }
+    let about = format!("{}: killed at {name} #{times}", story.name);
+    let lives = |pid: u32| fs::exists(format!("/proc/{pid}")).unwrap();
+    // Its number is given with the first phase that is written down.
+    let record = daemon.folder().join("state/services/web/record.json");
+    let record = fs::read_to_string(record).unwrap();
+    let ordered =
+        record.contains("\"number\":2,\"from\"") || record.contains("\"live\":{\"release\":2");
+    fs::remove_file(folder(&daemon).join("die")).unwrap();
+    let began = Instant::now();
+    daemon.start_again();
+    let answer = daemon.get("/").text();
+    let took = began.elapsed();
+    assert!(answer == "v1\n" || answer == "v2\n", "{about}: {answer:?}");
+    eventually(&format!("{about}: it comes to rest"), || {
+        is_at_rest(&daemon)
+    });
+    let live = daemon.live();
+    let answer = daemon.get("/").text();
+    match live.release.as_str() {
+        "web@1" => {
+            assert_eq!(answer, "v1\n", "{about}");
+            assert!(!story.good || !ordered, "{about}: it should have gone on");
+            assert_eq!(live.pid, before.pid, "{about}: another process");
+        }
+        "web@2" => {
+            assert_eq!(answer, "v2\n", "{about}");
+            assert!(story.good, "{about}: a bad release is live");
+            let old = before.pid.unwrap();
+            assert!(!lives(old), "{about}: the old release still runs");
+        }
+        other => panic!("{about}: {other} is live"),
+    }
+    // It is a daemon like any other.
+    daemon.deploy("v3", &[]);
+    assert_eq!(daemon.get("/").text(), "v3\n");
+    Some(took)
+}
+
+fn dies_everywhere(story: Story) {
+    let points = points(story);
+    println!("{}: {} points", story.name, points.len());
+    let next = AtomicUsize::new(0);
+    let took = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let died = dies_at(story, point);
+                        println!("  {} #{}: {died:?}", point.0, point.1);
+                        took.lock().unwrap().push(died);
+                    }
+                })
+            })
+            .collect();
+        for worker in workers {
+            worker.join().unwrap();
+        }
+    });
+    let took = took.into_inner().unwrap();
+    let mut died: Vec<Duration> = took.iter().flatten().copied().collect();
+    died.sort();
+    println!(
+        "  died at {} of {} points; start to first answer, `hotctl status` included: median {:?}",
+        died.len(),
+        points.len(),
+        died.get(died.len() / 2)
+    );
+    // Which of two tasks is first may differ from run to run; not more than that.
+    assert!(
+        died.len() * 10 >= points.len() * 9,
+        "too many points were not passed"
+    );
+}
+
+#[test]
+fn a_daemon_that_dies_at_any_step_of_a_good_deploy_loses_nothing() {
+    dies_everywhere(STORIES[0]);
+}
+
+#[test]
+fn a_daemon_that_dies_at_any_step_of_a_deploy_of_a_pool_loses_nothing() {
+    dies_everywhere(STORIES[1]);
+}
+
+#[test]
+fn a_daemon_that_dies_at_any_step_of_a_bad_deploy_loses_nothing() {
+    dies_everywhere(STORIES[2]);
+}
+
+#[test]
+fn an_app_that_ended_while_no_daemon_was_there_is_told_and_started_again() {
+    let mut daemon = Daemon::of_web("");
+    let before = daemon.deploy("v1", &[]);
+    daemon.kill();
+    send(before.pid, Signal::ABORT);
+    eventually("the app is gone", || {
+        !fs::exists(format!("/proc/{}", before.pid)).unwrap()
+    });
+    daemon.start_again();
+    eventually("it serves again", || daemon.get("/").text() == "v1\n");
+    assert_ne!(daemon.live().pid, Some(before.pid));
+    daemon.hotctl(["events"]).exits(0).says("SIGABRT");
+}
+
+#[test]
+fn what_is_left_of_an_app_whose_shim_was_killed_with_the_daemon_is_ended() {
+    let mut daemon = Daemon::of_web("");
+    let before = daemon.deploy("v1", &["--fork-children"]);
+    let shim = leftovers::parent(before.pid).unwrap();
+    daemon.kill();
+    send(shim, Signal::KILL);
+    eventually("the app is gone", || {
+        !fs::exists(format!("/proc/{}", before.pid)).unwrap()
+    });
+    daemon.start_again();
+    eventually("it serves again", || daemon.get("/").text() == "v1\n");
+    let live = daemon.live().pid.unwrap();
+    assert_ne!(live, before.pid);
+    eventually("only what is live runs", || {
+        let family = leftovers::descendants(leftovers::parent(live).unwrap());
+        apps(&daemon).iter().all(|pid| family.contains(pid))
+    });
+}
