@@ -257,10 +257,12 @@ pub struct Drain {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logs {
-    /// A file that would grow beyond this is put aside, and one such is kept. 64KiB or more. Default
-    /// `"16MiB"`.
+    /// A file that would grow beyond this is put aside. 64KiB or more. Default `"16MiB"`.
     #[serde(with = "form::bytes")]
     pub file_size: u64,
+    /// How many files put aside are kept of each process: the newest as it is, older ones compressed
+    /// (gzip). 1 to 1000. Default `4`.
+    pub files: NonZeroU32,
     /// All files of the service together. Beyond this the oldest are removed, never those that are
     /// being written. Default `"256MiB"`.
     #[serde(with = "form::bytes")]
@@ -440,6 +442,7 @@ impl Default for Logs {
     fn default() -> Self {
         Self {
             file_size: 16 << 20,
+            files: NonZeroU32::MIN.saturating_add(3),
             total_size: 256 << 20,
         }
     }

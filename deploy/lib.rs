@@ -29,6 +29,7 @@ pub mod queue;
 pub mod refused;
 pub mod release;
 pub mod restart;
+mod rotate;
 pub mod shim;
 pub mod sockets;
 mod sys;

@@ -7,8 +7,8 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The end of the name of a log that was put aside.
-const ASIDE: &str = ".1";
+use crate::rotate::{self, Part};
+
 /// How much of a log is looked at for its last lines.
 const TAIL: u64 = 256 * 1024;
 /// The longest line that is quoted, in characters.
@@ -20,16 +20,17 @@ const QUOTED: usize = 1000;
 pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     let mut found = last_lines(log, lines);
     if found.len() < lines {
-        let mut before = last_lines(&aside(log), lines - found.len());
+        let mut before = last_lines(&rotate::aside(log, 1), lines - found.len());
         before.append(&mut found);
         found = before;
     }
     found
 }
 
-/// Remove the oldest logs of a folder, each with what was put aside of it, until all that is there
-/// has at most `total_size` bytes; returns the files that were removed. Only `*.log` and `*.log.1` are
-/// looked at. Those of `in_use` are counted, and never removed.
+/// Remove the oldest logs of a folder until all that is there has at most `total_size` bytes; returns
+/// the files that were removed. What was put aside and compressed goes file by file, a log that is
+/// written with what was put aside of it a moment ago as one. Only logs are looked at. Those of
+/// `in_use` are counted, and of them only what is compressed is removed.
 ///
 /// # Errors
 /// If the folder cannot be read, or a file not be removed. A folder that is not there has no logs.
@@ -75,12 +76,14 @@ fn logs(folder: &Path) -> io::Result<BTreeMap<PathBuf, Log>> {
     let mut logs = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        let text = path.to_string_lossy();
-        let name = PathBuf::from(text.strip_suffix(ASIDE).unwrap_or(&text));
-        let is_log = name.extension().is_some_and(|ending| ending == "log");
+        let name = match rotate::log_of(&path) {
+            Some((log, Part::Plain)) => log,
+            Some((_, Part::Packed)) => path.clone(),
+            None => continue,
+        };
         let meta = match fs::symlink_metadata(&path) {
-            Ok(meta) if is_log && meta.is_file() => meta,
-            // Another file, or one that was renamed just now.
+            Ok(meta) if meta.is_file() => meta,
+            // Something else, or a file that was renamed just now.
             _ => continue,
         };
         let log = logs.entry(name).or_insert(Log {
@@ -95,10 +98,12 @@ fn logs(folder: &Path) -> io::Result<BTreeMap<PathBuf, Log>> {
     Ok(logs)
 }
 
-fn aside(log: &Path) -> PathBuf {
-    let mut old = log.as_os_str().to_owned();
-    old.push(ASIDE);
-    old.into()
+/// Every file of a log, that which is written and those put aside; none if there is no such log.
+pub fn files(log: &Path) -> Vec<PathBuf> {
+    let beside = log.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let all = beside.into_iter().flatten().flatten().map(|it| it.path());
+    all.filter(|file| rotate::log_of(file).is_some_and(|(of, _)| of == log))
+        .collect()
 }
 
 fn last_lines(log: &Path, lines: usize) -> Vec<String> {
@@ -166,11 +171,15 @@ mod tests {
         write("2.2.log", 100, 300);
         // Put aside long ago, and still being written.
         write("2.2.log.1", 100, 900);
+        // Of one that is in use, and older than all.
+        write("1.1.log.2.gz", 50, 9000);
         write("3.3.log", 100, 200);
         write("4.4.log", 100, 100);
         write("notes.txt", 1000, 9000);
-        assert!(trim(folder.path(), 500, &[]).unwrap().is_empty());
+        assert!(trim(folder.path(), 550, &[]).unwrap().is_empty());
         let used = [path("1.1.log")];
+        let packed = [path("1.1.log.2.gz")];
+        assert_eq!(trim(folder.path(), 500, &used).unwrap(), packed);
         let mut removed = trim(folder.path(), 350, &used).unwrap();
         removed.sort();
         assert_eq!(removed, [path("2.2.log"), path("2.2.log.1")]);

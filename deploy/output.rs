@@ -1,12 +1,14 @@
 //! The output of an app on its way into a file: read from two pipes as it comes, kept in a bounded
 //! buffer, written by a thread of its own. Whatever the disk does, the app never waits.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::rotate::Rotation;
 
 /// How much may wait for the disk; beyond it, what waits is dropped and counted.
 const PENDING: usize = 1024 * 1024;
@@ -36,8 +38,8 @@ struct Pipe {
 
 impl Output {
     /// Read from these two, and write into `log`. The reading ends must not block. A file that would
-    /// grow beyond `size` bytes is renamed to `.1`, in place of the one before.
-    pub(crate) fn new(from: [OwnedFd; 2], log: &Path, size: u64) -> io::Result<Self> {
+    /// grow beyond `size` bytes is put aside; `files` such are kept.
+    pub(crate) fn new(from: [OwnedFd; 2], log: &Path, size: u64, files: u32) -> io::Result<Self> {
         Ok(Self {
             pipes: from.map(|from| {
                 Some(Pipe {
@@ -47,7 +49,7 @@ impl Output {
                 })
             }),
             chunk: vec![0; CHUNK].into(),
-            writer: Writer::start(log, size)?,
+            writer: Writer::start(log, size, files)?,
         })
     }
 
@@ -189,13 +191,13 @@ struct Pending {
 }
 
 impl Writer {
-    fn start(log: &Path, most: u64) -> io::Result<Self> {
+    fn start(log: &Path, most: u64, files: u32) -> io::Result<Self> {
         let desk = Arc::new(Desk {
             pending: Mutex::default(),
             work: Condvar::new(),
             idle: Condvar::new(),
         });
-        let sink = Sink::new(log, most);
+        let sink = Sink::new(log, most, files);
         let theirs = desk.clone();
         std::thread::Builder::new()
             .name("log".into())
@@ -261,17 +263,20 @@ struct Sink {
     path: PathBuf,
     file: Option<File>,
     size: u64,
-    /// The size at which a new file is begun.
+    /// The size at which a new file is begun,
     most: u64,
+    /// and where the full one goes.
+    rotation: Rotation,
 }
 
 impl Sink {
-    fn new(path: &Path, most: u64) -> Self {
+    fn new(path: &Path, most: u64, files: u32) -> Self {
         Self {
             path: path.into(),
             file: None,
             size: 0,
             most,
+            rotation: Rotation::new(path, files),
         }
     }
 
@@ -284,10 +289,8 @@ impl Sink {
             ),
         };
         if self.size + count(bytes) > self.most && self.size > 0 {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".1");
             // If it cannot be renamed, the file grows: better than losing what is in it.
-            if fs::rename(&self.path, old).is_ok() {
+            if self.rotation.put_aside().is_ok() {
                 self.file = None;
             }
         }

@@ -39,8 +39,10 @@ pub struct Spec {
     pub cwd: PathBuf,
     /// The file that its output is appended to.
     pub log: PathBuf,
-    /// The size in bytes at which that file is renamed to `.1`; one such is kept.
+    /// The size in bytes at which that file is put aside.
     pub log_size: u64,
+    /// How many files put aside are kept: `.1` as it is, older ones as `.2.gz` and so on. 1 or more.
+    pub log_files: u32,
     /// A listening socket that it inherits as descriptor 3, in the way of systemd: `LISTEN_FDS`,
     /// `LISTEN_PID` and `LISTEN_FDNAMES` say so in its environment.
     pub listener: Option<Listener>,
@@ -265,6 +267,7 @@ impl fmt::Debug for Spec {
             .field("cwd", &self.cwd)
             .field("log", &self.log)
             .field("log_size", &self.log_size)
+            .field("log_files", &self.log_files)
             .field("listener", &self.listener)
             .field("notify", &self.notify)
             .field("outlive", &self.outlive)

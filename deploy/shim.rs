@@ -125,7 +125,7 @@ fn run() -> io::Result<()> {
             unix_ns: u64::try_from(since).unwrap_or(u64::MAX),
         },
     );
-    let output = Output::new(ours, &start.log, start.log_size)?;
+    let output = Output::new(ours, &start.log, start.log_size, start.log_files)?;
     let note = start
         .outlive
         .map_or_else(String::new, |outlive| outlive.note);

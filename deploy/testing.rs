@@ -32,6 +32,7 @@ impl House {
             cwd: self.folder.path().into(),
             log: self.path("log"),
             log_size: 16 << 20,
+            log_files: 1,
             listener: None,
             notify: Notify::No,
             outlive: None,

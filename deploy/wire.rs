@@ -21,6 +21,7 @@ pub(crate) struct Start {
     pub(crate) cwd: PathBuf,
     pub(crate) log: PathBuf,
     pub(crate) log_size: u64,
+    pub(crate) log_files: u32,
     pub(crate) notify: Notify,
     /// What came along with this line, a descriptor each, in this order.
     #[serde(default)]

@@ -279,6 +279,7 @@ impl Site {
                 cwd: self.data(),
                 log: self.log_path(label.at, label.instance),
                 log_size: self.config().logs.file_size,
+                log_files: self.config().logs.files.get(),
                 listener: None,
                 notify: Notify::No,
                 outlive: None,

@@ -242,15 +242,12 @@ impl Site {
         if let Err(cause) = self.store.sweep(&used) {
             warn!(service = %self.name, %cause, "cannot remove old releases");
         }
-        for path in gone.iter().flat_map(|number| self.logs_of(*number)) {
-            let mut rotated = path.clone().into_os_string();
-            rotated.push(".1");
-            for path in [path, PathBuf::from(rotated)] {
-                match std::fs::remove_file(&path) {
-                    Ok(()) => {}
-                    Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-                    Err(cause) => warn!(path = %path.display(), %cause, "cannot remove an old log"),
-                }
+        let logs = gone.iter().flat_map(|number| self.logs_of(*number));
+        for path in logs.flat_map(|log| logs::files(&log)) {
+            match std::fs::remove_file(&path) {
+                Ok(()) => {}
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(cause) => warn!(path = %path.display(), %cause, "cannot remove an old log"),
             }
         }
     }

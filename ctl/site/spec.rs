@@ -243,6 +243,7 @@ impl Site {
             cwd: self.config().workdir.clone().unwrap_or(own),
             log: PathBuf::new(),
             log_size: self.config().logs.file_size,
+            log_files: self.config().logs.files.get(),
             listener: None,
             notify: Notify::No,
             outlive: None,

@@ -62,6 +62,7 @@ impl Launcher {
             cwd: spec.cwd,
             log: spec.log,
             log_size: spec.log_size,
+            log_files: spec.log_files,
             notify: spec.notify,
             holds,
             outlive: spec.outlive.as_ref().map(|it| wire::Outlive {
