@@ -50,6 +50,8 @@ mod retry;
 #[cfg(feature = "serve")]
 mod serve;
 #[cfg(feature = "serve")]
+mod spare;
+#[cfg(feature = "serve")]
 mod streak;
 #[cfg(feature = "serve")]
 mod sys;

@@ -33,6 +33,7 @@ use crate::drain::FAREWELL;
 use crate::lines::{End, Line, Lines};
 use crate::metrics::Metrics;
 use crate::request::Requests;
+use crate::spare::Spare;
 use crate::switch::Switch;
 use crate::sys;
 
@@ -127,13 +128,23 @@ impl Proxy {
 
         prepare(&listener);
         let door = Door::new();
+        let spare = Spare::of_this_process();
         loop {
             tokio::select! {
                 biased;
                 // The value's guard is let go of here: it may not be held while another thread goes on.
                 () = async { drop(stage.wait_for(|stage| *stage == Stage::Closing).await) } => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((tcp, peer)) => self.welcome(tcp, peer, &door),
+                    Ok((tcp, peer)) => {
+                        let is_last = spare.is_touched_by(&tcp);
+                        self.welcome(tcp, peer, &door);
+                        if is_last {
+                            tokio::select! {
+                                () = async { drop(stage.wait_for(|stage| *stage == Stage::Closing).await) } => break,
+                                () = spare.room(&listener) => {}
+                            }
+                        }
+                    }
                     Err(error) => pause(&error).await,
                 },
             }

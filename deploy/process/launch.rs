@@ -49,7 +49,7 @@ impl Launcher {
         let name = spec.program.first().cloned().unwrap_or_default();
         let failed = |cause: io::Error| StartError {
             text: format!("{name}: its shim cannot be started: {cause}"),
-            hint: None,
+            hint: remedy(&cause).map(Into::into),
         };
         let lease = spec.outlive.as_ref().and_then(|it| it.lease.as_ref());
         let listener = spec.listener.iter().map(|it| (Held::Listener, it.as_fd()));
@@ -154,4 +154,21 @@ fn shim(program: &Path, socket: OwnedFd) -> io::Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
+}
+
+/// What the machine is out of, and what to do about that.
+fn remedy(cause: &io::Error) -> Option<&'static str> {
+    match cause.raw_os_error()? {
+        libc::EMFILE => Some(
+            "raise the limit of descriptors (ulimit -n, or LimitNOFILE in a unit) and start hotctl again, or fewer `instances`",
+        ),
+        libc::ENFILE => Some("raise fs.file-max of the system"),
+        libc::EAGAIN | libc::ENOMEM => {
+            Some("free memory, or raise the limit of processes (ulimit -u, or TasksMax in a unit)")
+        }
+        libc::ENOSPC | libc::EDQUOT | libc::EROFS => {
+            Some("free space in the state folder, or mend the disk")
+        }
+        _ => None,
+    }
 }
