@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use crate::api::{Noted, OpenRequests, Progress, Summary};
 use crate::failpoint;
 use crate::site::{Drained, Launched, Site};
+use crate::store::on_disk;
 use crate::teller::{Teller, ms};
 
 /// How many lines of its output a failed candidate is quoted with.
@@ -171,7 +172,9 @@ impl DeployHands {
             .flipped_back(&self.site.name, evidence.kind);
         let launched = self.times().launched.clone();
         let logs = launched.map_or_else(Vec::new, |(launched, _)| launched.logs());
-        let tails = logs.iter().map(|log| logs::tail(log, LAST_LINES));
+        let tails = logs
+            .iter()
+            .map(|log| on_disk(|| logs::tail(log, LAST_LINES)));
         let output = tails.max_by_key(Vec::len).unwrap_or_default();
         let why = Why {
             output,

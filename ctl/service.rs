@@ -340,7 +340,9 @@ impl Desk {
         });
         if let Err(cause) = stopped.await {
             let why = format!("cannot write the state: {cause}");
-            self.refuse(tell, Why::new(Kind::NotRecorded, why));
+            let why = Why::new(Kind::NotRecorded, why)
+                .hint("free space or mend the permissions of the state folder, then stop it again");
+            self.refuse(tell, why);
             return;
         }
         self.site.publish();

@@ -207,6 +207,12 @@ impl StateFolder {
     }
 }
 
+/// Do what waits for the disk, within a task: the thread serves others meanwhile. Not within the
+/// runtime of a command, which has one thread.
+pub fn on_disk<R>(work: impl FnOnce() -> R) -> R {
+    tokio::task::block_in_place(work)
+}
+
 /// The ledger in a file, if there is one.
 fn read(path: &Path, name: &ServiceName) -> Result<Option<Ledger>, Unreadable> {
     let text = match fs::read(path) {

@@ -1,11 +1,18 @@
 //! What the machine can do to hotctl, by real means: damaged state, a full disk, no descriptors. What
 //! serves goes on, and what cannot be done is said.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
+use crate::support::daemon::web;
 use crate::support::http::{self, Answer};
-use crate::support::{Daemon, eventually};
+use crate::support::load::Plan;
+use crate::support::program::{self, Ran};
+use crate::support::{Class, Daemon, Load, eventually, eventually_some};
 
 const TWO: &str = r#"
 admin = "127.0.0.1:0"
@@ -129,4 +136,298 @@ fn a_service_whose_state_cannot_be_read_is_left_alone_and_the_others_serve() {
     let admin = status.admin.unwrap();
     http::get(admin, "/readyz").has_status(503);
     assert_eq!(api().header("x-version"), "a1");
+}
+
+/// A daemon whose state is on a disk of its own, a few MiB in a mount namespace; none where the system
+/// does not let us have one.
+fn on_a_small_disk(config: &str) -> Option<(Daemon, Disk)> {
+    let allowed = Command::new("unshare")
+        .args(["-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+        .status()
+        .is_ok_and(|status| status.success());
+    if !allowed {
+        return None;
+    }
+    let through = [
+        "unshare",
+        "-rm",
+        "sh",
+        "-c",
+        "mkdir -m 700 state && mount -t tmpfs -o size=48m,mode=700 tmpfs state && exec \"$@\"",
+        "sh",
+    ];
+    let daemon = Daemon::start_through(&through, config, &[]);
+    let state = daemon.folder().join("state");
+    let seen = Path::new("/proc")
+        .join(daemon.pid().to_string())
+        .join("root");
+    let fill = seen.join(state.strip_prefix("/").unwrap()).join("fill");
+    let disk = Disk {
+        pid: daemon.pid().to_string(),
+        state,
+        fill,
+    };
+    Some((daemon, disk))
+}
+
+/// The disk of a daemon's state.
+struct Disk {
+    pid: String,
+    state: PathBuf,
+    /// What takes its room, seen from outside of the daemon's namespace.
+    fill: PathBuf,
+}
+
+#[derive(Clone, Copy)]
+enum Turns {
+    ReadOnly,
+    Writable,
+}
+
+impl Disk {
+    /// Leave so much room.
+    fn leave(&self, kib: u64) {
+        let mut fill = File::create(&self.fill).unwrap();
+        let zeros = vec![0; 4096];
+        while fill.write_all(&zeros).is_ok() {}
+        let full = fill.metadata().unwrap().len();
+        fill.set_len(full - (kib * 1024).min(full)).unwrap();
+    }
+
+    /// Leave as much as there is.
+    fn clear(&self) {
+        fs::remove_file(&self.fill).unwrap();
+    }
+
+    /// From now on.
+    #[track_caller]
+    fn turns(&self, to: Turns) {
+        // Files that are open for writing keep a disk from becoming read-only; a view of it that lies
+        // over it does not ask them.
+        let script = match to {
+            Turns::ReadOnly => "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\"",
+            Turns::Writable => "umount \"$0\"",
+        };
+        let mut nsenter = Command::new("nsenter");
+        nsenter
+            .args(["-t", &self.pid, "-U", "-m", "--preserve-credentials"])
+            .args(["sh", "-c", script])
+            .arg(&self.state);
+        program::run(&mut nsenter).exits(0);
+    }
+}
+
+/// Restart `web`; it goes well, or fails for want of the disk.
+#[track_caller]
+fn restarts_or_says(daemon: &Daemon, wants: &str) -> Ran {
+    let ran = daemon.hotctl(["restart", "web"]);
+    match ran.status.code() {
+        Some(0) => ran,
+        _ => ran.exits(1).says(wants),
+    }
+}
+
+#[test]
+fn a_full_disk_fails_what_must_be_written_and_nothing_else() {
+    let Some((daemon, disk)) = on_a_small_disk(&web("keep_warm = \"0s\"")) else {
+        eprintln!("not tested: no mount namespace of our own is allowed here");
+        return;
+    };
+    eprintln!("tested on a tmpfs of 48 MiB in a mount namespace");
+    daemon.deploy("v1", &[]);
+    let load = Load::of_everything(daemon.listen());
+    load.expect(&["v1"]);
+    disk.leave(0);
+    let before = daemon.live().pid;
+    let v2 = daemon.release("v2");
+    let ran = daemon.try_deploy(&v2, &[]).exits(1);
+    ran.says("No space left").says("\"hint\"");
+    daemon
+        .hotctl(["restart", "web"])
+        .exits(1)
+        .says("No space left")
+        .says("try: ");
+    daemon
+        .hotctl(["stop", "web"])
+        .exits(1)
+        .says("No space left")
+        .says("try: ");
+    assert_eq!(daemon.live().pid, before);
+    assert!(daemon.metric("hotctl_state_write_errors_total", &[]) >= 1.0);
+    // With room for one write more each time, another one is the first that fails.
+    let mut went = Vec::new();
+    for kib in (0..=16).step_by(4) {
+        disk.leave(kib);
+        let ran = restarts_or_says(&daemon, "No space left");
+        went.push((kib, ran.status.code()));
+        let status = daemon.status();
+        let web = status.service("web");
+        assert_eq!(web.count("live"), 1, "{status:#?}");
+        daemon.get("/").has_status(200);
+    }
+    eprintln!("KiB left, and how a restart ended: {went:?}");
+    assert!(went.iter().any(|(_, code)| *code == Some(0)), "{went:?}");
+    disk.clear();
+    load.flipping("v1", "v2", || daemon.deploy_path(&v2, &[]));
+    load.wait_for(50);
+    load.finish().assert_none_failed();
+}
+
+#[test]
+fn a_disk_that_became_read_only_fails_what_must_be_written_and_nothing_else() {
+    let Some((daemon, disk)) = on_a_small_disk(&web("keep_warm = \"0s\"")) else {
+        eprintln!("not tested: no mount namespace of our own is allowed here");
+        return;
+    };
+    eprintln!("tested on a tmpfs in a mount namespace");
+    let v1 = daemon.deploy("v1", &[]);
+    let load = Load::of_everything(daemon.listen());
+    load.expect(&["v1"]);
+    disk.turns(Turns::ReadOnly);
+    let v2 = daemon.release("v2");
+    let ran = daemon.try_deploy(&v2, &[]).exits(1);
+    ran.says("Read-only file system").says("\"hint\"");
+    for order in ["restart", "stop"] {
+        daemon
+            .hotctl([order, "web"])
+            .exits(1)
+            .says("Read-only file system");
+    }
+    assert_eq!(daemon.live().pid, Some(v1.pid));
+    assert!(daemon.metric("hotctl_state_write_errors_total", &[]) >= 2.0);
+    disk.turns(Turns::Writable);
+    load.flipping("v1", "v2", || daemon.deploy_path(&v2, &[]));
+    load.wait_for(50);
+    load.finish().assert_none_failed();
+}
+
+/// Starts what follows with so many descriptors.
+fn with_descriptors(count: u32) -> [String; 4] {
+    let script = format!("ulimit -n {count} && exec \"$@\"");
+    ["sh".into(), "-c".into(), script, "sh".into()]
+}
+
+#[test]
+fn clients_cannot_use_up_the_descriptors_that_serving_and_steering_take() {
+    let through = with_descriptors(160);
+    let through: Vec<&str> = through.iter().map(String::as_str).collect();
+    let daemon = Daemon::start_through(&through, &web("keep_warm = \"0s\""), &[]);
+    daemon.deploy("v1", &[]);
+    let plan = Plan::to(daemon.listen()).clients(Class::KeepAlive, 3);
+    let load = plan.every(Duration::from_millis(5)).start();
+    load.wait_for(50);
+    let idle: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(daemon.listen()).unwrap())
+        .collect();
+    eventually("it says so", || {
+        daemon.log().contains("nearly out of descriptors")
+    });
+    // Those who are in go on, and so does whoever steers.
+    load.wait_for(200);
+    load.flipping("v1", "v2", || daemon.deploy("v2", &[]));
+    load.wait_for(200);
+    drop(idle);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v2\n");
+    load.finish().assert_none_failed();
+    let log = daemon.log();
+    assert!(log.contains("there are descriptors again"), "{log}");
+}
+
+#[test]
+fn a_deploy_for_which_there_are_not_enough_descriptors_fails_and_what_is_live_serves() {
+    let through = with_descriptors(96);
+    let through: Vec<&str> = through.iter().map(String::as_str).collect();
+    let daemon = Daemon::start_through(&through, &web("keep_warm = \"0s\""), &[]);
+    let v1 = daemon.deploy("v1", &[]);
+    let plan = Plan::to(daemon.listen()).clients(Class::KeepAlive, 2);
+    let load = plan.every(Duration::from_millis(5)).start();
+    let config = fs::read_to_string(daemon.folder().join("hotctl.toml")).unwrap();
+    let many = format!("{config}instances = 64\n");
+    fs::write(daemon.folder().join("hotctl.toml"), many).unwrap();
+    daemon.hotctl(["reload"]).exits(0);
+    let ran = daemon.try_deploy(&daemon.release("v2"), &[]).exits(1);
+    ran.says("Too many open files").says("\"hint\"");
+    assert_eq!(daemon.live().pid, Some(v1.pid));
+    load.finish().assert_none_failed();
+    fs::write(daemon.folder().join("hotctl.toml"), config).unwrap();
+    daemon.hotctl(["reload"]).exits(0);
+    daemon.deploy("v2", &[]);
+}
+
+fn two_free_ports() -> (u16, u16) {
+    let both = || {
+        let first = TcpListener::bind("127.0.0.1:0").ok()?;
+        let port = first.local_addr().ok()?.port();
+        TcpListener::bind(("127.0.0.1", port.checked_add(1)?)).ok()?;
+        Some((port, port + 1))
+    };
+    eventually_some("two ports side by side are free", both)
+}
+
+#[test]
+fn without_a_free_port_a_deploy_fails_and_says_what_to_widen() {
+    let (first, last) = two_free_ports();
+    let daemon = Daemon::start(&format!("ports = \"{first}-{last}\"\n{}", web("")));
+    let v1 = daemon.deploy("v1", &[]);
+    let other = match v1.address.inet().port() == first {
+        true => last,
+        false => first,
+    };
+    let _taken = TcpListener::bind(("127.0.0.1", other)).unwrap();
+    let ran = daemon.try_deploy(&daemon.release("v2"), &[]).exits(1);
+    ran.says("no free port").says("widen `ports`");
+    assert_eq!(daemon.live().pid, Some(v1.pid));
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+}
+
+#[test]
+fn a_release_whose_files_were_deleted_serves_on_and_is_said_to_be_gone() {
+    let daemon = Daemon::of_web("keep_warm = \"0s\"");
+    daemon.deploy("v1", &[]);
+    let v2 = daemon.deploy("v2", &[]);
+    for entry in fs::read_dir(state(&daemon, "web", "releases")).unwrap() {
+        fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    assert_eq!(daemon.get("/").has_status(200).text(), "v2\n");
+    for (order, release) in [("restart", "web@2"), ("rollback", "web@1")] {
+        daemon
+            .hotctl([order, "web"])
+            .exits(1)
+            .says(&format!("{release}: its files are not in the store"))
+            .says("try: deploy it again from its source");
+    }
+    assert_eq!(daemon.live().pid, Some(v2.pid));
+    // That is what helps.
+    daemon.deploy_path(&daemon.release("v2"), &["--marker", "again"]);
+    daemon.hotctl(["restart", "web"]).exits(0);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v2\n");
+}
+
+/// A pipe in the place of a file: who reads it waits, as for a disk that does not answer.
+#[test]
+fn a_disk_that_does_not_answer_holds_up_nobody_but_who_needs_it() {
+    let daemon = Daemon::start(&format!("threads = 1\n{TWO}"));
+    deploy(&daemon, "web", "v1");
+    let stored = fs::read_dir(state(&daemon, "web", "releases")).unwrap();
+    let about = stored.map(|entry| entry.unwrap().path().join("about.json"));
+    let about = about.into_iter().find(|path| path.exists()).unwrap();
+    let text = fs::read(&about).unwrap();
+    fs::remove_file(&about).unwrap();
+    program::run(Command::new("mkfifo").arg(&about)).exits(0);
+    let plan = Plan::to(daemon.listen()).clients(Class::KeepAlive, 2);
+    let load = plan.every(Duration::from_millis(5)).start();
+    let restart = daemon.alongside(["restart", "web"]);
+    // Opened for writing, it has been opened for reading.
+    let mut pipe = File::options().write(true).open(&about).unwrap();
+    load.wait_for(100);
+    deploy(&daemon, "api", "a1");
+    daemon.hotctl(["status"]).exits(0);
+    let whole = about.with_extension("whole");
+    fs::write(&whole, &text).unwrap();
+    fs::rename(&whole, &about).unwrap();
+    pipe.write_all(&text).unwrap();
+    drop(pipe);
+    restart.wait().exits(0);
+    load.wait_for(50);
+    load.finish().assert_none_failed();
 }

@@ -51,6 +51,14 @@ pub async fn deploy(
     form: Form,
 ) -> Result<(), Fault> {
     let service = meant(client, asked.service.as_ref()).await?;
+    // Said before anything is uploaded.
+    if let Some(damage) = service.damage {
+        let fault = Fault::failed(format!("{}: {}", service.name, damage.error));
+        return Err(Fault {
+            hint: damage.hint,
+            ..fault
+        });
+    }
     let packed = match packed.upload {
         // What was packed to see that it can be deployed did not know what the service leaves out.
         Upload::Folder if !service.ignore.is_empty() => read(&asked.path, &service.ignore)?,

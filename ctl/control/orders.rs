@@ -21,6 +21,7 @@ use crate::house::{House, Resident};
 use crate::openapi;
 use crate::refused::{self, BodyOrDefault, NoQuery, Path, Query, Refused};
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
+use crate::store::on_disk;
 use crate::teller::Teller;
 use crate::who::Giver;
 
@@ -72,7 +73,7 @@ pub(super) async fn deploy(
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
     let site = &resident.site;
-    let stored = site.store.get(&request.digest).ok_or_else(|| {
+    let stored = on_disk(|| site.store.get(&request.digest)).ok_or_else(|| {
         Refused::new(
             StatusCode::NOT_FOUND,
             format!("no content {} in the store", request.digest.short()),
@@ -80,8 +81,8 @@ pub(super) async fn deploy(
         .hint("upload it first")
     })?;
     // Usage is told now; that it can be found on this machine is told by the start.
-    stored
-        .command(&site.config().run, &request.args, std::path::Path::new("/"))
+    let config = site.config();
+    on_disk(|| stored.command(&config.run, &request.args, std::path::Path::new("/")))
         .map_err(|refused| Refused::not_taken(StatusCode::BAD_REQUEST, refused))?;
     let wish = Wish::Deploy {
         digest: request.digest,

@@ -16,6 +16,7 @@ use super::{DeployHands, LAST_LINES};
 use crate::api::Progress;
 use crate::failpoint;
 use crate::site::{Launched, Started};
+use crate::store::on_disk;
 use crate::teller::ms;
 
 /// How many ports are tried when somebody else takes the leased one first.
@@ -222,7 +223,7 @@ impl DeployHands {
             UnhealthyKind::WrongPort => Kind::WrongPort,
             UnhealthyKind::NotOwned => Kind::NotOwned,
         };
-        let output = logs::tail(&one.spec.log, LAST_LINES);
+        let output = on_disk(|| logs::tail(&one.spec.log, LAST_LINES));
         let noticed = unhealthy
             .exit
             .as_ref()

@@ -16,6 +16,7 @@ use hotctl_deploy::{env_file, persist};
 use super::Site;
 use super::adopt::Label;
 use super::place::Place;
+use crate::store::on_disk;
 
 /// Files of instances are told apart by their number, the first has none.
 fn log_name(at: Placement, instance: usize) -> String {
@@ -148,7 +149,8 @@ impl Site {
         if stored.kind == release::Kind::File || self.config().persist.is_empty() {
             return Ok(());
         }
-        persist::link(&stored.path, &self.data(), &self.config().persist).map_err(refused)
+        on_disk(|| persist::link(&stored.path, &self.data(), &self.config().persist))
+            .map_err(refused)
     }
 
     /// What a start now would be given beside content and arguments, without telling what it is.
@@ -208,7 +210,7 @@ impl Site {
         };
         let ledger = self.ledger();
         let record = ledger.releases.get(&at.release).ok_or_else(gone)?;
-        let stored = self.store.get(&record.digest).ok_or_else(gone)?;
+        let stored = on_disk(|| self.store.get(&record.digest)).ok_or_else(gone)?;
         Ok((stored, record.args.clone()))
     }
 
@@ -254,7 +256,7 @@ impl Site {
     fn configured(&self) -> Result<Vec<(String, String)>, Refused> {
         let config = self.config();
         let mut all = match &config.env_file {
-            Some(path) => env_file::read(path)?,
+            Some(path) => on_disk(|| env_file::read(path))?,
             None => Vec::new(),
         };
         let written = config.env.iter();

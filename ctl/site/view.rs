@@ -12,6 +12,7 @@ use hotctl_proxy::Open;
 use super::slot::{Instance, State};
 use super::{Inner, Site};
 use crate::metrics::ReleaseInfo;
+use crate::store::on_disk;
 
 /// What `status` says of one slot.
 #[derive(Debug, Clone)]
@@ -166,7 +167,8 @@ impl Site {
     fn found_logs(&self, release: u32) -> Vec<((u32, usize), PathBuf)> {
         let folder = self.logs();
         let prefix = format!("{release}.");
-        let mut found: Vec<((u32, usize), PathBuf)> = std::fs::read_dir(&folder)
+        let entries = on_disk(|| std::fs::read_dir(&folder));
+        let mut found: Vec<((u32, usize), PathBuf)> = entries
             .into_iter()
             .flatten()
             .flatten()

@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Daemon {
     folder: TempDir,
     child: Child,
+    /// What it is started by, if not directly.
+    through: Vec<String>,
     places: Vec<(PathBuf, Option<SystemTime>)>,
     listen: SocketAddr,
 }
@@ -41,6 +43,12 @@ impl Daemon {
     /// The same, with these files in its folder, which only their owner can read.
     #[track_caller]
     pub fn start_with(config: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_through(&[], config, files)
+    }
+
+    /// The same by these words, which execute what follows them in a place of their own making.
+    #[track_caller]
+    pub fn start_through(through: &[&str], config: &str, files: &[(&str, &str)]) -> Self {
         // Without links in its path, as the system shows it elsewhere.
         let temp = fs::canonicalize(std::env::temp_dir()).expect("a temp folder");
         let folder = tempfile::Builder::new()
@@ -54,10 +62,12 @@ impl Daemon {
             secret(&folder.path().join(name), text);
         }
         let places = leftovers::default_places();
-        let child = serve(folder.path());
+        let through: Vec<String> = through.iter().map(|word| (*word).to_string()).collect();
+        let child = serve(folder.path(), &through);
         let mut daemon = Self {
             folder,
             child,
+            through,
             places,
             listen: ([127, 0, 0, 1], 0).into(),
         };
@@ -233,7 +243,7 @@ impl Daemon {
             self.child.try_wait().expect("a child").is_some(),
             "it still runs"
         );
-        self.child = serve(self.folder.path());
+        self.child = serve(self.folder.path(), &self.through);
         self.answers();
     }
 
@@ -329,13 +339,25 @@ pub fn hotctl(folder: &Path) -> Command {
     command
 }
 
-fn serve(folder: &Path) -> Child {
+fn serve(folder: &Path, through: &[String]) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
         .open(folder.join("daemon.log"));
     let log = log.expect("a log");
-    let mut command = hotctl(folder);
+    let direct = hotctl(folder);
+    let mut command = match through.split_first() {
+        None => direct,
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            let set = direct
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?)));
+            command.args(rest).arg(direct.get_program());
+            command.env_clear().envs(set).current_dir(folder);
+            command
+        }
+    };
     command
         .args(["serve", "--config"])
         .arg(folder.join("hotctl.toml"));
