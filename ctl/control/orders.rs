@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes};
@@ -25,6 +26,9 @@ use crate::store::on_disk;
 use crate::teller::Teller;
 use crate::who::Giver;
 
+/// How long the rest of an upload is read that is refused already.
+const REST: Duration = Duration::from_secs(10);
+
 /// Store a release; content that is stored already is not stored again.
 #[utoipa::path(
     put,
@@ -39,21 +43,24 @@ pub(super) async fn put_release(
     Query(query): Query<PutQuery>,
     body: Body,
 ) -> Result<Json<Put>, Refused> {
-    let resident = house.resident(&service)?;
     let upload = match query.kind {
         UploadKind::File => Upload::File { name: query.name },
         UploadKind::Folder => Upload::Folder,
     };
-    let bytes = body
+    let mut bytes = body
         .into_data_stream()
         .map(|part| part.map_err(std::io::Error::other));
-    match resident.site.store.put(upload, Box::pin(bytes)).await {
-        Ok(digest) => Ok(Json(Put { digest })),
-        Err(refused) => Err(Refused::not_taken(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            refused,
-        )),
-    }
+    let refused = match house.resident(&service) {
+        Ok(resident) => match resident.site.store.put(upload, &mut bytes).await {
+            Ok(digest) => return Ok(Json(Put { digest })),
+            Err(refused) => Refused::not_taken(StatusCode::UNPROCESSABLE_ENTITY, refused),
+        },
+        Err(refused) => refused,
+    };
+    // Who still sends would find the connection closed, and not read why.
+    let rest = async { while let Some(Ok(_)) = bytes.next().await {} };
+    let _ = tokio::time::timeout(REST, rest).await;
+    Err(refused)
 }
 
 /// Deploy what is stored. The order stands whether or not its events are read to the end.
