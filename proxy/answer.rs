@@ -7,7 +7,7 @@ use http::header;
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
-use crate::split::Closed;
+use crate::split::{Closed, Notice};
 
 /// Why hotctl answers instead of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub(crate) enum Refusal {
     Stopped,
     NotRunning,
     StateDamaged,
+    CrashLoop,
+    Maintenance,
+    ParkFull,
+    ParkTimeout,
     ConnectFailed,
     ConnectTimeout,
     UpstreamClosed,
@@ -27,13 +31,15 @@ pub(crate) enum Refusal {
     Internal,
 }
 
-impl From<Closed> for Refusal {
-    fn from(closed: Closed) -> Self {
+impl From<&Closed> for Refusal {
+    fn from(closed: &Closed) -> Self {
         match closed {
             Closed::NothingDeployed => Self::NothingDeployed,
             Closed::Stopped => Self::Stopped,
             Closed::NotRunning => Self::NotRunning,
             Closed::StateDamaged => Self::StateDamaged,
+            Closed::CrashLoop => Self::CrashLoop,
+            Closed::Maintenance(_) => Self::Maintenance,
         }
     }
 }
@@ -62,6 +68,22 @@ impl Refusal {
                 503,
                 "state_damaged",
                 "What is known of this service cannot be read.",
+            ),
+            Self::CrashLoop => (
+                503,
+                "crash_loop",
+                "This service ends again and again. It will be tried again.",
+            ),
+            Self::Maintenance => (503, "maintenance", "This service is being worked on."),
+            Self::ParkFull => (
+                503,
+                "park_full",
+                "This service is away for a moment, and too many wait for it already.",
+            ),
+            Self::ParkTimeout => (
+                503,
+                "park_timeout",
+                "This service was away for longer than a request waits.",
             ),
             Self::ConnectFailed => (502, "connect_failed", "The service cannot be reached."),
             Self::ConnectTimeout => (
@@ -103,9 +125,29 @@ impl Refusal {
         self.parts().1
     }
 
-    /// The answer for a client that accepts this, with its body.
-    pub(crate) fn answer(self, accept: Option<&[u8]>) -> Result<(ResponseHeader, String)> {
-        let (status, reason, sentence) = self.parts();
+    /// In how many seconds it may be otherwise, where that can be said.
+    fn retry_after(self) -> Option<u32> {
+        match self {
+            Self::ParkFull | Self::ParkTimeout => Some(5),
+            // The longest pause between two starts.
+            Self::CrashLoop => Some(30),
+            Self::Maintenance => Some(60),
+            _ => None,
+        }
+    }
+
+    /// The answer for a client that accepts this, with its body; `notice` is what an operator wants
+    /// said instead of our own sentence.
+    pub(crate) fn answer(
+        self,
+        accept: Option<&[u8]>,
+        notice: Option<&Notice>,
+    ) -> Result<(ResponseHeader, String)> {
+        let (status, reason, own) = self.parts();
+        let sentence = match notice {
+            Some(Notice::Message(message)) => message,
+            Some(Notice::Page(_)) | None => own,
+        };
         let phrase = http::StatusCode::from_u16(status)
             .ok()
             .and_then(|status| status.canonical_reason())
@@ -114,23 +156,38 @@ impl Refusal {
             true => (
                 "application/json",
                 format!(
-                    "{{\"status\":{status},\"error\":\"{reason}\",\"message\":\"{sentence}\"}}\n"
+                    "{{\"status\":{status},\"error\":\"{reason}\",\"message\":{}}}\n",
+                    serde_json::Value::from(sentence)
                 ),
             ),
             false => (
                 "text/html; charset=utf-8",
-                format!(
-                    "<!doctype html>\n<title>{status} {phrase}</title>\n<h1>{status} {phrase}</h1>\n<p>{sentence}</p>\n<p><small>hotctl: {reason}</small></p>\n"
-                ),
+                match notice {
+                    Some(Notice::Page(page)) => page.clone(),
+                    Some(Notice::Message(_)) | None => format!(
+                        "<!doctype html>\n<title>{status} {phrase}</title>\n<h1>{status} {phrase}</h1>\n<p>{}</p>\n<p><small>hotctl: {reason}</small></p>\n",
+                        as_html(sentence)
+                    ),
+                },
             ),
         };
-        let mut header = ResponseHeader::build(status, Some(6))?;
+        let mut header = ResponseHeader::build(status, Some(7))?;
         header.insert_header(header::CONTENT_TYPE, kind)?;
         header.insert_header(header::CONTENT_LENGTH, body.len())?;
         header.insert_header(header::CACHE_CONTROL, "no-store")?;
         header.insert_header("X-Hotctl-Error", reason)?;
+        if let Some(seconds) = self.retry_after() {
+            header.insert_header(header::RETRY_AFTER, seconds)?;
+        }
         Ok((header, body))
     }
+}
+
+/// Text as HTML shows it, whatever is in it.
+fn as_html(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 /// JSON where a client names it, and does not name HTML before it, as browsers do.
@@ -152,7 +209,27 @@ fn wants_json(accept: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::wants_json;
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use super::*;
+
+    #[test]
+    fn what_an_operator_says_is_shown_as_text_and_a_page_as_it_is() {
+        let say = |accept: &str, notice: &Notice| {
+            let answer = Refusal::Maintenance.answer(Some(accept.as_bytes()), Some(notice));
+            answer.unwrap().1
+        };
+        let message = Notice::Message("back at <b>8</b> & \"sharp\"".into());
+        assert!(
+            say("text/html", &message).contains("back at &lt;b&gt;8&lt;/b&gt; &amp; \"sharp\"")
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&say("application/json", &message)).unwrap();
+        assert_eq!(json["message"], "back at <b>8</b> & \"sharp\"");
+        let page = Notice::Page("<h1>soon</h1>".into());
+        assert_eq!(say("*/*", &page), "<h1>soon</h1>");
+        assert!(say("application/json", &page).contains("maintenance"));
+    }
 
     #[test]
     fn json_is_for_those_who_name_it_first() {

@@ -24,7 +24,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
@@ -154,6 +154,28 @@ impl Conn {
     /// What can be seen of it from outside.
     pub(crate) fn line(&self) -> &Arc<Line> {
         &self.line
+    }
+
+    /// Resolves when the client has gone away, or has closed its sending side, which counts as the
+    /// same. Reads nothing: what the client has sent stays where it is. An end that lies behind more
+    /// than the kernel takes unread cannot be seen.
+    pub(crate) async fn left(&self) {
+        /// How soon it is noticed where something unread lies before the end.
+        const LOOK: Duration = Duration::from_millis(100);
+        let Some(tcp) = &self.tcp else {
+            return;
+        };
+        // With nothing unread this waits for the end itself.
+        if !matches!(tcp.peek(&mut [0]).await, Ok(1..)) {
+            return;
+        }
+        loop {
+            // With something unread this is ready at once, and knows of the end from the kernel.
+            match tcp.ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(LOOK).await,
+                _ => return,
+            }
+        }
     }
 
     /// Whether clients are being sent away.

@@ -12,6 +12,7 @@ use crate::answer::Refusal;
 use crate::metrics::Meter;
 use crate::pool::{Ticket, Tried};
 use crate::retry::{Another, Retry};
+use crate::split::Notice;
 
 /// One request.
 pub(crate) struct Context {
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     /// The service's metrics, where there is no ticket that has them.
     pub(crate) meter: Option<Arc<Meter>>,
     pub(crate) refusal: Option<Refusal>,
+    /// What an operator wants said with the refusal.
+    pub(crate) notice: Option<Arc<Notice>>,
     pub(crate) retry: Retry,
 }
 
@@ -68,6 +71,7 @@ impl Context {
             upstream: None,
             meter: None,
             refusal: None,
+            notice: None,
             retry: Retry::default(),
         }
     }
@@ -80,6 +84,14 @@ impl Context {
             self.verdict = Verdict::Nothing;
         }
         self.ticket = Some(ticket);
+    }
+
+    /// It waits until something serves again: whatever was tried before is over, and its ticket goes
+    /// back.
+    pub(crate) fn park(&mut self) {
+        self.ticket = None;
+        self.verdict = Verdict::Nothing;
+        self.retry.begin_anew();
     }
 
     /// A try has failed where the ticket is for. Says whether there is another instance to try.

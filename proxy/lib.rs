@@ -7,6 +7,7 @@
 //! Without the feature `serve` this crate is the switch alone, without pingora and tokio.
 
 mod instances;
+mod park;
 mod pool;
 mod split;
 mod switch;
@@ -60,8 +61,9 @@ mod sys;
 mod model;
 
 pub use instances::Standing;
+pub use park::{Limits, Parked};
 pub use pool::{Drained, Pool, Ticket, Tried};
-pub use split::{Closed, Split};
+pub use split::{Closed, Notice, Split};
 pub use switch::{Ask, NoRoute, Stale, Switch, UnknownService};
 pub use table::{Route, Table};
 

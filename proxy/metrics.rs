@@ -32,7 +32,9 @@ pub struct Metrics {
     switch_errors: IntCounterVec,
     drain_cut: IntCounterVec,
     access_log_dropped: IntCounter,
+    park_outcomes: IntCounterVec,
     in_flight: InFlight,
+    parked: Waiting,
     releases: Releases,
     meters: RwLock<HashMap<ServiceName, Arc<Meter>>>,
     unrouted: Codes,
@@ -103,8 +105,16 @@ impl Metrics {
                 "hotctl_access_log_dropped_total",
                 "Lines of the access log that could not be written, or not in time.",
             )?,
+            park_outcomes: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_park_outcomes_total",
+                    "What became of requests whose service was parked: served, refused (it was closed meanwhile), full, timeout, left (the client went away).",
+                ),
+                &["service", "outcome"],
+            )?,
             releases: Releases::new()?,
             in_flight: InFlight::new()?,
+            parked: Waiting::new()?,
             meters: RwLock::default(),
             unrouted: Codes::default(),
         };
@@ -116,14 +126,18 @@ impl Metrics {
         registry.register(Box::new(metrics.switch_errors.clone()))?;
         registry.register(Box::new(metrics.drain_cut.clone()))?;
         registry.register(Box::new(metrics.access_log_dropped.clone()))?;
+        registry.register(Box::new(metrics.park_outcomes.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
+        registry.register(Box::new(metrics.parked.clone()))?;
         registry.register(Box::new(metrics.releases.clone()))?;
         Ok(metrics)
     }
 
-    /// Makes `hotctl_requests_in_flight` count the tickets of this switch.
+    /// Makes `hotctl_requests_in_flight` count the tickets of this switch, and
+    /// `hotctl_parked_requests` those who wait at it.
     pub(crate) fn watch(&self, switch: &Arc<Switch>) {
         *locked(&self.in_flight.switch) = Arc::downgrade(switch);
+        *locked(&self.parked.switch) = Arc::downgrade(switch);
     }
 
     /// Lets the series of a service exist before their first event, so that an increase can be seen.
@@ -137,6 +151,16 @@ impl Metrics {
         self.switch_errors
             .with_label_values(&[service.as_str(), "cut"]);
         self.count_cut(service, &Open::default());
+        for outcome in ParkOutcome::ALL {
+            let labels = [service.as_str(), outcome.label()];
+            self.park_outcomes.with_label_values(&labels);
+        }
+    }
+
+    /// Counts what became of a request whose service was parked.
+    pub(crate) fn parked(&self, meter: &Meter, outcome: ParkOutcome) {
+        let labels = [meter.service.as_str(), outcome.label()];
+        self.park_outcomes.with_label_values(&labels).inc();
     }
 
     /// Makes `hotctl_access_log_dropped_total` count what this log drops.
@@ -248,6 +272,41 @@ impl Metrics {
 impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Metrics")
+    }
+}
+
+/// What became of a request whose service was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParkOutcome {
+    /// Something served again in time.
+    Served,
+    /// It was closed for good: stopped, in maintenance, in a crash loop.
+    Refused,
+    /// There was no place.
+    Full,
+    /// Nothing served in time.
+    Timeout,
+    /// The client went away.
+    Left,
+}
+
+impl ParkOutcome {
+    const ALL: [Self; 5] = [
+        Self::Served,
+        Self::Refused,
+        Self::Full,
+        Self::Timeout,
+        Self::Left,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Served => "served",
+            Self::Refused => "refused",
+            Self::Full => "full",
+            Self::Timeout => "timeout",
+            Self::Left => "left",
+        }
     }
 }
 
@@ -425,6 +484,45 @@ impl Collector for InFlight {
             }
         }
         gauge.collect()
+    }
+}
+
+/// `hotctl_parked_requests`: as with those in flight, they are counted when it is asked.
+#[derive(Clone)]
+struct Waiting {
+    gauge: IntGaugeVec,
+    switch: Arc<Mutex<Weak<Switch>>>,
+}
+
+impl Waiting {
+    fn new() -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            gauge: IntGaugeVec::new(
+                Opts::new(
+                    "hotctl_parked_requests",
+                    "Requests that wait because nothing can serve their service for a moment.",
+                ),
+                &["service"],
+            )?,
+            switch: Arc::default(),
+        })
+    }
+}
+
+impl Collector for Waiting {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.gauge.reset();
+        if let Some(switch) = locked(&self.switch).upgrade() {
+            for (service, count) in switch.parked() {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                self.gauge.with_label_values(&[service.as_str()]).set(count);
+            }
+        }
+        self.gauge.collect()
     }
 }
 

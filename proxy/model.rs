@@ -11,7 +11,7 @@ use hotctl_config::{Address, ReleaseId, ServiceName, Slot};
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use crate::switch::Service;
-use crate::{Ask, NoRoute, Pool, Route, Split, Switch, Table, Tried};
+use crate::{Ask, Limits, NoRoute, Pool, Route, Split, Switch, Table, Tried};
 
 /// Every interleaving with at most three preemptions (`LOOM_MAX_PREEMPTIONS` for more): each known
 /// kind of race needs two, and without a bound the longest of these would take hours.
@@ -204,5 +204,88 @@ fn loom_a_pick_that_races_with_new_routes_gets_a_ticket_or_no_service() {
         loom::future::block_on(old.drained());
         assert_eq!(old.tickets(), 0);
         request.join().unwrap();
+    });
+}
+
+/// What a request does that finds its service parked, up to its ticket.
+async fn through_the_park(service: &Service, shard: usize) -> u32 {
+    let pick = || service.pick_on(shard, 0, &Tried::default());
+    if let Ok(ticket) = pick() {
+        return ticket.release().number;
+    }
+    let mut place = service.park().enter(8).unwrap();
+    loop {
+        match pick() {
+            Ok(ticket) => return ticket.release().number,
+            Err(_) => place.rung().await,
+        }
+    }
+}
+
+fn parked() -> Split {
+    Split::Parked(Limits {
+        max: 8,
+        time: std::time::Duration::MAX,
+    })
+}
+
+/// loom fails by itself where a request sleeps for ever, which is a lost wake-up.
+#[test]
+fn loom_a_request_that_is_parked_hears_of_the_split_that_serves_it() {
+    explore(|| {
+        let (service, _old, new) = flipped_between(2);
+        service.set(parked());
+        let requests: Vec<_> = (0..2)
+            .map(|shard| {
+                let service = service.clone();
+                loom::thread::spawn(move || {
+                    let number = loom::future::block_on(through_the_park(&service, shard));
+                    assert_eq!(number, 2);
+                })
+            })
+            .collect();
+        service.set(Split::all(new));
+        requests.into_iter().for_each(|it| it.join().unwrap());
+        assert_eq!(service.park().waiting(), 0);
+    });
+}
+
+#[test]
+fn loom_a_request_that_finds_the_service_parked_again_keeps_its_place_until_it_is_served() {
+    explore(|| {
+        let (service, old, new) = flipped_between(1);
+        service.set(parked());
+        let request = {
+            let service = service.clone();
+            loom::thread::spawn(move || {
+                loom::future::block_on(through_the_park(&service, 0));
+            })
+        };
+        service.set(Split::all(old.clone()));
+        service.set(parked());
+        loom::future::block_on(old.drained());
+        service.set(Split::all(new));
+        request.join().unwrap();
+        assert_eq!(service.park().waiting(), 0);
+    });
+}
+
+/// One of two gives up its place in the very moment in which the bell rings.
+#[test]
+fn loom_who_leaves_the_park_takes_no_word_from_who_stays() {
+    explore(|| {
+        let (service, _old, new) = flipped_between(1);
+        service.set(parked());
+        let leaver = {
+            let service = service.clone();
+            loom::thread::spawn(move || drop(service.park().enter(8)))
+        };
+        let stays = {
+            let service = service.clone();
+            loom::thread::spawn(move || loom::future::block_on(through_the_park(&service, 0)))
+        };
+        service.set(Split::all(new));
+        leaver.join().unwrap();
+        assert_eq!(stays.join().unwrap(), 2);
     });
 }

@@ -28,8 +28,10 @@ use crate::context::{Context, refusal};
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
 use crate::kinds::Kind;
-use crate::metrics::{Meter, Metrics};
+use crate::metrics::{Meter, Metrics, ParkOutcome};
+use crate::park::Place;
 use crate::retry::Alone;
+use crate::split::Closed;
 use crate::switch::{Ask, NoRoute, Switch};
 
 /// What requests need to know.
@@ -39,6 +41,19 @@ pub(crate) struct Requests {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) timeouts: Timeouts,
     pub(crate) access_log: AccessLog,
+}
+
+/// Why a request has no ticket.
+enum Unchosen {
+    Refused(Refusal),
+    /// The client went away while its request waited.
+    ClientLeft,
+}
+
+/// A request that waits.
+struct Stay {
+    place: Place,
+    until: tokio::time::Instant,
 }
 
 /// How long the rest of a body may take to arrive, once the answer is out, before the connection is
@@ -73,12 +88,15 @@ impl ProxyHttp for Requests {
         let refusal = if request.method == Method::CONNECT {
             Refusal::MethodNotAllowed
         } else {
-            match self.pick(session, ctx) {
+            match self.choose(session, ctx).await {
                 Ok(()) => {
-                    ctx.retry.learn(request);
+                    ctx.retry.learn(session.req_header());
                     return Ok(false);
                 }
-                Err(refusal) => refusal,
+                Err(Unchosen::Refused(refusal)) => refusal,
+                Err(Unchosen::ClientLeft) => {
+                    return Err(Error::new_down(ErrorType::ConnectionClosed));
+                }
             }
         };
         self.refuse(session, ctx, refusal).await;
@@ -95,9 +113,15 @@ impl ProxyHttp for Requests {
                 return Err(Error::new_up(ErrorType::ConnectionClosed));
             }
             // Again from the start: meanwhile another release may be live.
-            if let Err(refusal) = self.pick(session, ctx) {
-                ctx.refusal = Some(refusal);
-                return Err(Error::new_in(ErrorType::InternalError));
+            match self.choose(session, ctx).await {
+                Ok(()) => {}
+                Err(Unchosen::Refused(refusal)) => {
+                    ctx.refusal = Some(refusal);
+                    return Err(Error::new_in(ErrorType::InternalError));
+                }
+                Err(Unchosen::ClientLeft) => {
+                    return Err(Error::new_down(ErrorType::ConnectionClosed));
+                }
             }
             ctx.retries += 1;
             if let Some(meter) = self.meter(ctx) {
@@ -355,8 +379,70 @@ impl ProxyHttp for Requests {
 }
 
 impl Requests {
+    /// Takes a ticket, waiting for one where the service is parked.
+    async fn choose(&self, session: &Session, ctx: &mut Context) -> Result<(), Unchosen> {
+        let mut stay: Option<Stay> = None;
+        loop {
+            let parked = match self.pick(session, ctx) {
+                Err(NoRoute::Parked(service, parked)) => {
+                    ctx.meter = Some(self.metrics.meter(&service));
+                    parked
+                }
+                picked => {
+                    if stay.is_some() {
+                        let served = picked.is_ok();
+                        self.count_parked(
+                            ctx,
+                            match served {
+                                true => ParkOutcome::Served,
+                                false => ParkOutcome::Refused,
+                            },
+                        );
+                    }
+                    return picked.map_err(|why| Unchosen::Refused(self.refusal(ctx, why)));
+                }
+            };
+            let Some(stay) = stay.as_mut().filter(|stay| stay.place.is_in(&parked.park)) else {
+                // As others see it: it does nothing for any release.
+                ctx.park();
+                if let Some(conn) = conn(session) {
+                    conn.line().end();
+                }
+                let Some(place) = parked.park.enter(parked.limits.max) else {
+                    self.count_parked(ctx, ParkOutcome::Full);
+                    return Err(Unchosen::Refused(Refusal::ParkFull));
+                };
+                let until = stay.as_ref().map(|stay| stay.until);
+                stay = Some(Stay {
+                    place,
+                    until: until
+                        .unwrap_or_else(|| tokio::time::Instant::now() + parked.limits.time),
+                });
+                // Once more, with the place: see `park`.
+                continue;
+            };
+            let left = async {
+                match conn(session) {
+                    Some(conn) => conn.left().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let outcome = tokio::select! {
+                biased;
+                () = stay.place.rung() => continue,
+                () = left => ParkOutcome::Left,
+                () = tokio::time::sleep_until(stay.until) => ParkOutcome::Timeout,
+            };
+            self.count_parked(ctx, outcome);
+            return Err(match outcome {
+                ParkOutcome::Left => Unchosen::ClientLeft,
+                _ => Unchosen::Refused(Refusal::ParkTimeout),
+            });
+        }
+    }
+
     /// Takes a ticket, and only then gives back the one before.
-    fn pick(&self, session: &Session, ctx: &mut Context) -> Result<(), Refusal> {
+    fn pick(&self, session: &Session, ctx: &mut Context) -> Result<(), NoRoute> {
         let request = session.req_header();
         let ask = Ask {
             host: headers::host(request),
@@ -364,19 +450,28 @@ impl Requests {
             roll: ctx.roll,
             tried: ctx.tried,
         };
-        match self.switch.pick(&ask) {
-            Ok(ticket) => {
-                if let Some(conn) = conn(session) {
-                    conn.line().begin(ticket.group_key());
-                }
-                ctx.go_to(ticket);
-                Ok(())
-            }
-            Err(NoRoute::NoService) => Err(Refusal::NoRoute),
-            Err(NoRoute::Closed(service, why)) => {
+        let ticket = self.switch.pick(&ask)?;
+        if let Some(conn) = conn(session) {
+            conn.line().begin(ticket.group_key());
+        }
+        ctx.go_to(ticket);
+        Ok(())
+    }
+
+    /// What to answer where there is no ticket.
+    fn refusal(&self, ctx: &mut Context, why: NoRoute) -> Refusal {
+        match why {
+            NoRoute::NoService => Refusal::NoRoute,
+            NoRoute::Closed(service, why) => {
                 ctx.meter = Some(self.metrics.meter(&service));
-                Err(why.into())
+                let refusal = Refusal::from(&why);
+                if let Closed::Maintenance(notice) = why {
+                    ctx.notice = Some(notice);
+                }
+                refusal
             }
+            // Only said to those who do not wait.
+            NoRoute::Parked(..) => Refusal::ParkFull,
         }
     }
 
@@ -446,7 +541,7 @@ impl Requests {
         }
         let accept = session.get_header(header::ACCEPT).cloned();
         let accept = accept.as_ref().map(|it| it.as_bytes());
-        let Ok((mut head, body)) = refusal.answer(accept) else {
+        let Ok((mut head, body)) = refusal.answer(accept, ctx.notice.as_deref()) else {
             session.set_keepalive(None);
             return;
         };
@@ -474,6 +569,12 @@ impl Requests {
     fn count_refusal(&self, ctx: &Context, refusal: Refusal) {
         if let Some(meter) = self.meter(ctx) {
             self.metrics.refused(meter, refusal.reason());
+        }
+    }
+
+    fn count_parked(&self, ctx: &Context, outcome: ParkOutcome) {
+        if let Some(meter) = self.meter(ctx) {
+            self.metrics.parked(meter, outcome);
         }
     }
 

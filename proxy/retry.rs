@@ -145,6 +145,12 @@ impl Retry {
         since.elapsed() < patience
     }
 
+    /// The request has waited until something else serves: its time to connect begins anew.
+    pub(crate) fn begin_anew(&mut self) {
+        self.failing = None;
+        self.pause = PAUSE;
+    }
+
     /// How long connecting has failed, up to now.
     pub(crate) fn has_failed_for(&self) -> Duration {
         self.failing.map_or(Duration::ZERO, |since| since.elapsed())

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hotctl_config::Percent;
 
+use crate::park::Limits;
 use crate::pool::{Pool, Seat, Ticket, Tried};
 
 /// Who gets what part of a service's new requests.
@@ -13,6 +14,9 @@ use crate::pool::{Pool, Seat, Ticket, Tried};
 pub enum Split {
     /// Nobody: requests are answered with 503 and the reason.
     Closed(Closed),
+    /// Nobody for a moment: requests wait within these limits, holding no ticket, until the next
+    /// split; what is beyond them is answered with 503.
+    Parked(Limits),
     /// The live release, and a candidate with its share where there is one.
     Live {
         /// Gets all requests that the candidate does not get.
@@ -34,7 +38,7 @@ impl Split {
     /// The pools that can be chosen, or that are named with 0 percent.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &Pool> {
         let (live, candidate) = match self {
-            Self::Closed(_) => (None, None),
+            Self::Closed(_) | Self::Parked(_) => (None, None),
             Self::Live { live, candidate } => (Some(live), candidate.as_ref()),
         };
         live.into_iter().chain(candidate.map(|(pool, _)| pool))
@@ -43,7 +47,8 @@ impl Split {
     /// What one shard needs of it.
     pub(crate) fn choice(&self, shard: usize) -> Choice {
         match self {
-            Self::Closed(why) => Choice::Closed(*why),
+            Self::Closed(why) => Choice::Closed(why.clone()),
+            Self::Parked(limits) => Choice::Parked(*limits),
             Self::Live { live, candidate } => Choice::Live {
                 live: live.seat(shard),
                 candidate: candidate
@@ -56,7 +61,7 @@ impl Split {
 }
 
 /// Why nothing serves a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Closed {
     /// It never had a release.
     NothingDeployed,
@@ -66,22 +71,44 @@ pub enum Closed {
     NotRunning,
     /// What is known of it cannot be read.
     StateDamaged,
+    /// Its live release ends again and again soon after it is started.
+    CrashLoop,
+    /// An operator has put this in its place.
+    Maintenance(Arc<Notice>),
+}
+
+/// What an operator wants clients to see instead of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A sentence, shown on hotctl's own page.
+    Message(String),
+    /// A whole page of HTML.
+    Page(String),
 }
 
 /// A split as one shard sees it: the seats of that shard.
 pub(crate) enum Choice {
     Closed(Closed),
+    Parked(Limits),
     Live {
         live: Arc<Seat>,
         candidate: Option<(Arc<Seat>, u8)>,
     },
 }
 
+/// Why a shard has no ticket to give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoTicket {
+    Closed(Closed),
+    Parked(Limits),
+}
+
 impl Choice {
     /// Takes a ticket by a roll of 0 to 99: the candidate gets the rolls below its share.
-    pub(crate) fn take(&self, roll: u8, tried: &Tried) -> Result<Ticket, Closed> {
+    pub(crate) fn take(&self, roll: u8, tried: &Tried) -> Result<Ticket, NoTicket> {
         match self {
-            Self::Closed(why) => Err(*why),
+            Self::Closed(why) => Err(NoTicket::Closed(why.clone())),
+            Self::Parked(limits) => Err(NoTicket::Parked(*limits)),
             Self::Live {
                 candidate: Some((seat, share)),
                 ..
@@ -132,6 +159,20 @@ mod tests {
             let refused = Split::Closed(why).choice(0).take(0, &Tried::default());
             let refused = refused.map(|_| ());
             assert_eq!(refused, Err(why));
+        for why in [Closed::NothingDeployed, Closed::Stopped, Closed::NotRunning] {
+            let split = Split::Closed(why.clone());
+            let refused = split.choice(0).take(0, &Tried::default()).map(|_| ());
+            assert_eq!(refused, Err(NoTicket::Closed(why)));
         }
+    }
+
+    #[test]
+    fn a_parked_service_says_within_which_limits() {
+        let limits = Limits {
+            max: 7,
+            time: std::time::Duration::from_secs(3),
+        };
+        let refused = Split::Parked(limits).choice(0).take(0, &Tried::default());
+        assert_eq!(refused.map(|_| ()), Err(NoTicket::Parked(limits)));
     }
 }

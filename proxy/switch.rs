@@ -17,8 +17,9 @@ use std::sync::Arc;
 
 use hotctl_config::ServiceName;
 
+use crate::park::{Park, Parked};
 use crate::pool::{Pool, Ticket, Tried, WeakPool};
-use crate::split::{Choice, Closed, Split};
+use crate::split::{Choice, Closed, NoTicket, Split};
 use crate::sync::{Mutex, Padded, RwLock, lock, read, write};
 use crate::table::Table;
 
@@ -42,6 +43,8 @@ pub enum NoRoute {
     NoService,
     /// The service is there, but nothing serves it.
     Closed(ServiceName, Closed),
+    /// The service is there, and nothing serves it for a moment: the request may wait.
+    Parked(ServiceName, Parked),
 }
 
 /// The switch has no service of that name.
@@ -227,7 +230,28 @@ impl Switch {
             .ok_or(NoRoute::NoService)?;
         service
             .pick_on(shard, ask.roll, &ask.tried)
-            .map_err(|why| NoRoute::Closed(service.name.clone(), why))
+            .map_err(|why| match why {
+                NoTicket::Closed(why) => NoRoute::Closed(service.name.clone(), why),
+                NoTicket::Parked(limits) => {
+                    let park = service.park.clone();
+                    NoRoute::Parked(service.name.clone(), Parked { limits, park })
+                }
+            })
+    }
+
+    /// How many requests wait for a service now; none for one that is not in the routes.
+    pub fn waiting(&self, service: &ServiceName) -> usize {
+        let handle = lock(&self.control).services.get(service).cloned();
+        handle.map_or(0, |handle| handle.park.waiting())
+    }
+
+    /// How many requests wait for each service now, in no order.
+    pub fn parked(&self) -> Vec<(ServiceName, usize)> {
+        let control = lock(&self.control);
+        let services = control.services.iter();
+        services
+            .map(|(name, service)| (name.clone(), service.park.waiting()))
+            .collect()
     }
 }
 
@@ -277,6 +301,7 @@ impl Control {
 /// One service: its split, and what each shard sees of it.
 pub(crate) struct Service {
     name: ServiceName,
+    park: Arc<Park>,
     state: Mutex<State>,
     shards: Box<[Padded<RwLock<Choice>>]>,
 }
@@ -293,6 +318,7 @@ impl Service {
         let split = Split::Closed(Closed::NothingDeployed);
         Self {
             name,
+            park: Arc::default(),
             shards: (0..shards)
                 .map(|shard| Padded(RwLock::new(split.choice(shard))))
                 .collect(),
@@ -303,8 +329,19 @@ impl Service {
         }
     }
 
-    pub(crate) fn pick_on(&self, shard: usize, roll: u8, tried: &Tried) -> Result<Ticket, Closed> {
+    pub(crate) fn pick_on(
+        &self,
+        shard: usize,
+        roll: u8,
+        tried: &Tried,
+    ) -> Result<Ticket, NoTicket> {
         read(&self.shards[shard]).take(roll, tried)
+    }
+
+    /// Where its requests wait while it is parked.
+    #[cfg(all(test, loom))]
+    pub(crate) fn park(&self) -> &Arc<Park> {
+        &self.park
     }
 
     pub(crate) fn set(&self, split: Split) {
@@ -323,6 +360,9 @@ impl Service {
         // With the locks returned, the old choices are freed.
         drop(choices);
         state.replace(split);
+        drop(state);
+        // After the change, never before: see `park`.
+        self.park.ring();
     }
 
     fn pools(&self) -> impl Iterator<Item = Pool> + use<> {

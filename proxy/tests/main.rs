@@ -9,6 +9,7 @@ mod flips;
 mod forwarding;
 mod instances;
 mod instruments;
+mod parks;
 mod retries;
 mod streams;
 mod wire;
