@@ -222,6 +222,14 @@ pub struct Service {
     /// How many requests in a row the new release may fail (no answer, or one of 500 to 599) while
     /// the old one is kept warm, before traffic flips back. `0` looks at no request. Default `10`.
     pub max_failures: u32,
+    /// How many requests wait, and for how long, while nothing can serve them for a moment: the only
+    /// process died, or an operator paused the service.
+    pub park: Park,
+    /// How often a process of the live release may end in a row until the service counts as failed.
+    pub crash_loop: CrashLoop,
+    /// What follows a crash loop: `"restart"` goes on trying, every 30 s; `"rollback"` goes back to the
+    /// release that was live before. Default `"restart"`.
+    pub on_crash_loop: OnCrashLoop,
     /// How the output of the processes is kept.
     pub logs: Logs,
     /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
@@ -251,6 +259,44 @@ pub struct Drain {
     /// `"5s"`.
     #[serde(with = "form::duration")]
     pub spread: Duration,
+}
+
+/// How many requests wait while nothing can serve them for a moment, and for how long: the
+/// `[service.NAME.park]` table. What is beyond gets 503 with `Retry-After`. A request that waits costs
+/// a connection and the memory for its header; its body stays unread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Park {
+    /// Requests that wait at a time, at most 1000000. `0` lets none wait: then they try to connect for
+    /// `timeouts.retry`. Default `1000`.
+    pub max: u32,
+    /// How long one waits. Above 0. Default `"10s"`.
+    #[serde(with = "form::duration")]
+    pub time: Duration,
+}
+
+/// How often a process may end in a row until its service counts as failed: the
+/// `[service.NAME.crash_loop]` table. From then on requests are refused at once, and the process is
+/// started every 30 s. A process that lives for 10 s begins anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CrashLoop {
+    /// So many ends. `0`: never. Default `8`.
+    pub deaths: u32,
+    /// Within so long. Above 0. Default `"1m"`.
+    #[serde(with = "form::duration")]
+    pub within: Duration,
+}
+
+/// What follows a crash loop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnCrashLoop {
+    /// It is started again and again.
+    #[default]
+    Restart,
+    /// The release that was live before is deployed.
+    Rollback,
 }
 
 /// How the output of a service's processes is kept: the `[service.NAME.logs]` table.
@@ -420,6 +466,9 @@ impl Default for Service {
             stop_timeout: Duration::from_secs(10),
             keep_warm: Duration::from_secs(60),
             max_failures: 10,
+            park: Park::default(),
+            crash_loop: CrashLoop::default(),
+            on_crash_loop: OnCrashLoop::default(),
             logs: Logs::default(),
             keep_releases: NonZeroU32::MIN.saturating_add(4),
         }
@@ -434,6 +483,24 @@ impl Default for Drain {
             streams: Duration::from_secs(60),
             close_code: 1012,
             spread: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Default for Park {
+    fn default() -> Self {
+        Self {
+            max: 1000,
+            time: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for CrashLoop {
+    fn default() -> Self {
+        Self {
+            deaths: 8,
+            within: Duration::from_secs(60),
         }
     }
 }

@@ -144,8 +144,8 @@ pub struct Status {
 pub struct ServiceStatus {
     /// Its name.
     pub name: ServiceName,
-    /// `serving`, `stopped`, `nothing_deployed`, `down` (what should be live could not be started) or
-    /// `damaged` (its state cannot be read).
+    /// `serving`, `stopped`, `nothing_deployed`, `failed` (its live processes end again and again), `down`
+    /// (what should be live could not be started) or `damaged` (its state cannot be read).
     pub state: String,
     /// Its hosts; empty = any.
     pub hosts: Vec<String>,
@@ -158,6 +158,9 @@ pub struct ServiceStatus {
     /// Of a damaged service: what is wrong with its state, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<Refusal>,
+    /// Requests that wait because nothing can serve them for a moment.
+    #[serde(default)]
+    pub parked: usize,
     /// What gets new requests.
     pub live: Option<RunningRelease>,
     /// Everything of it that runs, the live release too.
@@ -227,7 +230,7 @@ pub struct InstanceStatus {
     pub address: Address,
     /// The process; none while it is being started again.
     pub pid: Option<u32>,
-    /// `starting`, `up`, `replacing` or `dead`.
+    /// `starting`, `up`, `unhealthy`, `replacing`, `dead`, or `failed` when it ends again and again.
     pub state: String,
     /// Since it started.
     pub uptime_s: f64,

@@ -33,6 +33,7 @@ pub struct Metrics {
     probes: HistogramVec,
     restarts: IntCounterVec,
     adopted: IntCounterVec,
+    crash_loops: IntCounterVec,
     flip_backs: IntCounterVec,
     started: GaugeVec,
     last: GaugeVec,
@@ -123,6 +124,13 @@ impl Metrics {
                 ),
                 &["service"],
             )?,
+            crash_loops: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_crash_loops_total",
+                    "Times that a serving process began to end again and again.",
+                ),
+                &["service"],
+            )?,
             flip_backs: IntCounterVec::new(
                 Opts::new(
                     "hotctl_flip_backs_total",
@@ -172,6 +180,7 @@ impl Metrics {
         registry.register(Box::new(metrics.probes.clone()))?;
         registry.register(Box::new(metrics.restarts.clone()))?;
         registry.register(Box::new(metrics.adopted.clone()))?;
+        registry.register(Box::new(metrics.crash_loops.clone()))?;
         registry.register(Box::new(metrics.flip_backs.clone()))?;
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
@@ -215,6 +224,7 @@ impl Metrics {
         for loss in Loss::ALL {
             self.restarts.with_label_values(&[name, loss.label()]);
         }
+        self.crash_loops.with_label_values(&[name]);
         for kind in [Kind::Exited, Kind::NotHealthy, Kind::RequestsFailed] {
             self.flip_backs.with_label_values(&[name, kind.label()]);
         }
@@ -229,6 +239,13 @@ impl Metrics {
     pub fn restarted(&self, service: &ServiceName, loss: Loss) {
         self.restarts
             .with_label_values(&[service.as_str(), loss.label()])
+            .inc();
+    }
+
+    /// A serving process ends again and again.
+    pub fn crash_loop(&self, service: &ServiceName) {
+        self.crash_loops
+            .with_label_values(&[service.as_str()])
             .inc();
     }
 

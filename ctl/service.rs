@@ -8,11 +8,13 @@ mod cancel;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hotctl_config::file::OnCrashLoop;
 use hotctl_config::names::{Digest, Percent, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Event, Ladder, Phase};
 use hotctl_deploy::queue::Queue;
+use hotctl_deploy::restart::Loop;
 use hotctl_deploy::why::{Kind, Why};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
@@ -127,13 +129,14 @@ pub async fn run(
         history: history.clone(),
         active: None,
         queue: Queue::default(),
+        left: None,
     };
     desk.resume(resume).await;
     let parting = loop {
         tokio::select! {
             Some(order) = orders.recv() => desk.receive(order).await,
             deployment = ended(&mut desk.active) => desk.settle(deployment).await,
-            Some(ended) = exits.recv() => desk.hear_of(&ended),
+            Some(ended) = exits.recv() => desk.hear_of(&ended).await,
             parting = farewell.said() => break parting,
         }
     };
@@ -161,6 +164,8 @@ struct Desk {
     history: Arc<History>,
     active: Option<Active>,
     queue: Queue<Waiting>,
+    /// The slot that was left for the release before it, because it ended again and again.
+    left: Option<Slot>,
 }
 
 /// The deployment under way.
@@ -376,7 +381,7 @@ impl Desk {
                 info!(%release, "deployment done");
                 // What ended in the very moment in which it was no longer watched.
                 for ended in self.site.dead(deployment.to.slot) {
-                    self.site.revive(&ended);
+                    _ = self.site.revive(&ended);
                 }
                 active.tell.tell(Progress::Settled {
                     release: release.clone(),
@@ -428,7 +433,7 @@ impl Desk {
     }
 
     /// A process has ended by itself.
-    fn hear_of(&mut self, ended: &Ended) {
+    async fn hear_of(&mut self, ended: &Ended) {
         let ledger = self.site.ledger();
         let slot = ended.slot;
         let serves = matches!(ledger.traffic(), Traffic::All(at) if at.slot == slot);
@@ -436,13 +441,15 @@ impl Desk {
         let judged = self.active.as_ref().is_some_and(|a| a.slot == slot);
         let others = self.site.is_up(slot);
         if serves && (!judged || others) {
-            self.site.revive(ended);
+            if self.site.revive(ended) != Loop::No {
+                self.crash_loop(slot).await;
+            }
         } else if let Some(active) = &mut self.active
             && !judged
             && ledger.live.is_some_and(|live| live.slot == slot)
         {
             if others {
-                self.site.revive(ended);
+                _ = self.site.revive(ended);
             } else {
                 // There is nothing to go back to.
                 if let Some(live) = ledger.live {
@@ -452,6 +459,28 @@ impl Desk {
                 active.say(Event::Promote);
             }
         }
+    }
+
+    /// What is live ends again and again: go back, where the configuration wants it, once.
+    async fn crash_loop(&mut self, slot: Slot) {
+        let idle = self.active.is_none() && self.queue.waiting().is_none();
+        if self.site.config().on_crash_loop != OnCrashLoop::Rollback
+            || self.left == Some(slot)
+            || !idle
+            || !self.site.is_failed()
+        {
+            return;
+        }
+        self.left = Some(slot);
+        let Site { name, means, .. } = &*self.site;
+        // Nobody listens: it is told to the journal and to the record.
+        let (tell, _) = Teller::new(Verb::Rollback, Giver::daemon(), name, &means.journal);
+        let order = Order {
+            wish: Wish::Rollback { to: None },
+            if_busy: IfBusy::Refuse,
+            tell,
+        };
+        self.receive(order).await;
     }
 
     fn refuse(&self, tell: &Teller, why: Why) {

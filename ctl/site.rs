@@ -9,6 +9,7 @@ mod retire;
 mod slot;
 mod spec;
 mod tend;
+mod traffic;
 mod view;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -20,15 +21,14 @@ use std::time::Instant;
 use hotctl_config::file::Service;
 use hotctl_config::names::{ServiceName, Slot};
 use hotctl_deploy::fingerprint::Key;
-use hotctl_deploy::ledger::{Ledger, Traffic};
-use hotctl_deploy::machine::{Deployment, Phase, Placement};
+use hotctl_deploy::ledger::Ledger;
+use hotctl_deploy::machine::{Deployment, Phase};
 use hotctl_deploy::ports::Ports;
 use hotctl_deploy::process::Exit;
 use hotctl_deploy::release::Store;
-use hotctl_proxy::{Closed, Split, Switch};
+use hotctl_proxy::Switch;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
-use tracing::error;
 
 use crate::api::Noted;
 use crate::fault::Fault;
@@ -214,42 +214,6 @@ impl Site {
             Phase::Reverting(_) | Phase::Done | Phase::Failed(_) => Keep::Anyway,
         };
         self.change(keep, |ledger| ledger.record(deployment)).await
-    }
-
-    /// Give traffic to whom the record says, in one publication. Who has it again is not drained
-    /// any longer.
-    pub fn publish(&self) {
-        let mut inner = self.inner();
-        let traffic = inner.ledger.traffic();
-        let mut pool = |at: Placement| {
-            let running = inner.slots.get_mut(&at.slot)?;
-            running.drain = None;
-            Some(running.pool.clone())
-        };
-        let split = match traffic {
-            Traffic::NothingDeployed => Some(Split::Closed(Closed::NothingDeployed)),
-            Traffic::Stopped => Some(Split::Closed(Closed::Stopped)),
-            Traffic::All(at) => pool(at).map(Split::all),
-            Traffic::Shared {
-                live,
-                candidate,
-                weight,
-            } => pool(live).map(|live| Split::Live {
-                live,
-                candidate: pool(candidate).map(|pool| (pool, weight)),
-            }),
-        };
-        let split = split.unwrap_or_else(|| {
-            // Only where it could not be started when the daemon was.
-            error!(service = %self.name, ?traffic, "what should serve does not run");
-            Split::Closed(Closed::NotRunning)
-        });
-        if let Err(unknown) = self.means.switch.split(&self.name, split) {
-            error!(service = %self.name, %unknown, "the routes do not know this service");
-        }
-        drop(inner);
-        // Whoever watches what is live looks again.
-        self.stirred.notify_waiters();
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

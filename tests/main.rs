@@ -15,6 +15,7 @@ mod json;
 mod metrics;
 mod net;
 mod orders;
+mod parking;
 mod readme;
 mod real_apps;
 mod recovery;

@@ -198,5 +198,5 @@ fn the_alert_rules_name_metrics_that_there_are() {
         }
         count += 1;
     }
-    assert_eq!(count, 4, "metrics named by the rules");
+    assert_eq!(count, 5, "metrics named by the rules");
 }

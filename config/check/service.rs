@@ -11,6 +11,9 @@ use crate::units::{show_bytes, show_duration};
 /// The most processes of one release.
 const MOST_INSTANCES: u32 = 64;
 
+/// The most requests that may wait.
+const MOST_PARKED: u32 = 1_000_000;
+
 /// The smallest a log file may be, in bytes: below, it is put aside every few lines.
 const LEAST_LOG: u64 = 64 << 10;
 
@@ -49,6 +52,16 @@ impl Rules {
             self.above_zero(at.key(field), time);
         }
         self.drain(&at.key("drain"), &service.drain);
+        self.above_zero(at.key("park").key("time"), service.park.time);
+        if service.park.max > MOST_PARKED {
+            let reason = format!("above {MOST_PARKED}");
+            let hint = "each that waits holds a connection: such as 1000";
+            self.refuse(at.key("park").key("max"), reason, hint);
+        }
+        self.above_zero(
+            at.key("crash_loop").key("within"),
+            service.crash_loop.within,
+        );
         self.logs(&at.key("logs"), &service.logs);
         self.health(&at.key("health"), &service.health);
         // Only when it was written: a short start_timeout alone does not ask for a short interval,

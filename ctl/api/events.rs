@@ -331,6 +331,19 @@ pub enum Noted {
         /// Its new process.
         pid: u32,
     },
+    /// A process that serves ended again and again: it counts as failed, and is tried every 30 s.
+    CrashLoop {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// Which of its instances, from 0.
+        instance: usize,
+        /// How often in a row.
+        deaths: u32,
+        /// How the last time: `exit status 1`, `signal SIGKILL`.
+        exit: String,
+    },
     /// A process that serves has failed `health.fall` probes in a row, or real requests.
     Unhealthy {
         /// Of which release.

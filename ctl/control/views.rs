@@ -198,6 +198,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
     ServiceStatus {
         name: site.name.clone(),
         state: match (&live, ledger.stopped) {
+            (Some(_), _) if site.is_failed() => "failed",
             (Some(_), _) => "serving",
             (None, Some(_)) => "stopped",
             (None, None) if ledger.live.is_some() => "down",
@@ -208,6 +209,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         paths: texts(&config.paths),
         ignore: config.ignore.clone(),
         damage: None,
+        parked: site.parked(),
         live,
         running,
         last_failure: history.last_failure(),
@@ -244,6 +246,7 @@ fn damaged_status(name: &ServiceName, damaged: &Damaged) -> ServiceStatus {
             error: damaged.why.text.clone(),
             hint: damaged.why.hint.clone(),
         }),
+        parked: 0,
         live: None,
         running: Vec::new(),
         last_failure: None,

@@ -179,8 +179,7 @@ async fn resume(site: &Arc<Site>, history: &Arc<History>) -> Resume {
     }
 }
 
-/// Start again what should serve and does not run. Traffic goes there at once: until the app listens,
-/// connects are refused, and the proxy tries again.
+/// Start again what should serve and does not run. Its requests are parked until it is healthy.
 async fn start_again(site: &Arc<Site>, at: Placement) {
     let release = at.release_of(&site.name);
     match site.launch(at).await {

@@ -224,6 +224,15 @@ fn noted(what: &Noted) -> String {
         Noted::InstanceRestarted { release, pid, .. } => {
             format!("{release} started again, pid {pid}")
         }
+        Noted::CrashLoop {
+            release,
+            deaths,
+            exit,
+            ..
+        } => format!(
+            "{release} {}: ended {deaths} times in a row, the last time: {exit}",
+            in_style(BAD, "crash loop")
+        ),
         Noted::Unhealthy { release, text, .. } => {
             format!("{release} {}: {text}", in_style(BAD, "unhealthy"))
         }

@@ -93,6 +93,20 @@ fn one_service(service: &ServiceStatus) -> String {
             seconds(w.age_s)
         ));
     }
+    if service.parked > 0 {
+        let waits = if service.parked == 1 { "waits" } else { "wait" };
+        out.push_str(&format!(
+            "\n  {} request{} {waits} until it serves again",
+            service.parked,
+            plural(service.parked)
+        ));
+    }
+    if service.state == "failed" {
+        out.push_str(&format!(
+            "\n  its processes end again and again, and are tried every 30s: requests are refused\n  try: hotctl logs {0}, hotctl rollback {0}",
+            service.name
+        ));
+    }
     if let (Some(previous), "serving") = (&service.previous, service.state.as_str()) {
         out.push_str(&format!("\n  rollback would go to {previous}"));
     }

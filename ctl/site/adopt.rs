@@ -160,6 +160,7 @@ impl Site {
             instances.push(Instance {
                 place: Place::adopted(&label.address, app.listener, app.lease),
                 since: app.process.exec_at(),
+                up: (state == State::Up).then(|| app.process.exec_at()),
                 process: app.process,
                 spec,
                 state,
@@ -212,6 +213,7 @@ impl Site {
                     spec,
                     state: State::Starting,
                     since: Instant::now(),
+                    up: None,
                     health: Health::because("starting"),
                     backoff: Backoff::default(),
                     restarts: 0,

@@ -43,6 +43,8 @@ pub(super) struct Instance {
     pub spec: Spec,
     pub state: State,
     pub since: Instant,
+    /// Since when it has served; none as long as it has not proved itself.
+    pub up: Option<Instant>,
     pub health: Health,
     pub backoff: Backoff,
     pub restarts: u32,
@@ -166,6 +168,7 @@ impl Site {
                 spec,
                 state: State::Starting,
                 since: Instant::now(),
+                up: None,
                 health: Health::because("starting"),
                 backoff: Backoff::default(),
                 restarts: 0,
@@ -264,9 +267,12 @@ impl Site {
             && let Some(one) = running.instances.get_mut(instance)
         {
             one.state = State::Up;
+            one.up = Some(Instant::now());
             one.health = Health::good();
             running.pool.set(instance, Standing::Up);
         }
+        drop(inner);
+        self.look_again(slot);
     }
 
     /// End what runs in a slot at once and forget it: a start that is tried again elsewhere.
@@ -325,6 +331,8 @@ impl Site {
         running.losses = running.losses.saturating_add(1);
         running.pool.set(ended.instance, Standing::Down);
         drop(inner);
+        // Whoever would go there waits from now on, if nobody else is left.
+        self.look_again(ended.slot);
         self.stirred.notify_waiters();
         true
     }
@@ -334,6 +342,9 @@ impl Instance {
     /// How it stands, as it is shown; unhealthy from `fall` failed probes in a row on.
     pub fn standing(&self, fall: u32) -> Shown {
         match self.state {
+            State::Starting | State::Dead | State::Resting if self.backoff.is_looping() => {
+                Shown::Failed
+            }
             State::Starting => Shown::Starting,
             State::Up if self.health.misses >= fall => Shown::Unhealthy,
             State::Up => Shown::Up,

@@ -9,6 +9,7 @@ use hotctl_config::Slot;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::probe;
 use hotctl_deploy::process::Exit;
+use hotctl_deploy::restart::{Death, Loop};
 use hotctl_proxy::Standing;
 use tracing::{error, info, warn};
 
@@ -43,34 +44,54 @@ impl Loss {
 
 impl Site {
     /// A process ended by itself: start it again in its place, after a pause that grows with each
-    /// early death. Where it was the only one, requests meanwhile are retried by the proxy within
-    /// `timeouts.retry`.
-    pub fn revive(self: &Arc<Self>, ended: &Ended) {
-        let (at, pause) = {
+    /// early death. Where it was the only one, requests are parked meanwhile. Whether that is a crash
+    /// loop.
+    pub fn revive(self: &Arc<Self>, ended: &Ended) -> Loop {
+        let limits = self.config().crash_loop.clone();
+        let (at, again, deaths) = {
             let mut inner = self.inner();
             let Some(running) = inner.slots.get_mut(&ended.slot) else {
-                return;
+                return Loop::No;
             };
             let at = running.at;
             let Some(one) = running.instances.get_mut(ended.instance) else {
-                return;
+                return Loop::No;
             };
             if one.state != State::Dead {
-                return;
+                return Loop::No;
             }
             one.state = State::Resting;
-            let pause = one.backoff.died_after(one.since.elapsed(), fastrand::f64());
-            (at, pause)
+            let death = Death {
+                at: Instant::now(),
+                served: one.up.take().map_or(Duration::ZERO, |up| up.elapsed()),
+                jitter: fastrand::f64(),
+            };
+            (at, one.backoff.died(death, &limits), one.backoff.deaths())
         };
         let release = at.release_of(&self.name);
-        warn!(%release, instance = ended.instance, exit = %ended.exit, ?pause,
+        warn!(%release, instance = ended.instance, exit = %ended.exit, pause = ?again.pause,
             "a serving process ended by itself: starting it again");
         self.note_exit(at, ended);
+        if again.crash_loop == Loop::Begins {
+            error!(%release, instance = ended.instance, deaths,
+                "a serving process ends again and again: it counts as failed, and is tried every 30 s");
+            self.means.metrics.crash_loop(&self.name);
+            self.journal(Noted::CrashLoop {
+                release,
+                slot: at.slot,
+                instance: ended.instance,
+                deaths,
+                exit: ended.exit.to_string(),
+            });
+            // Nobody is to wait for it.
+            self.look_again(at.slot);
+        }
         let (site, slot, instance) = (self.clone(), ended.slot, ended.instance);
         self.tasks.spawn(async move {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(again.pause).await;
             site.renew(slot, instance, Loss::Exited).await;
         });
+        again.crash_loop
     }
 
     /// Let the journal know that a process ended by itself.
@@ -179,6 +200,7 @@ impl Site {
                 one.spec = spec.clone();
                 one.state = State::Starting;
                 one.since = Instant::now();
+                one.up = None;
                 one.restarts += 1;
                 one.health = Health::because("starting");
                 Started {

@@ -33,16 +33,18 @@ pub enum Shown {
     Unhealthy,
     Replacing,
     Dead,
+    Failed,
 }
 
 impl Shown {
     /// Every state, so that a series can say 0.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Starting,
         Self::Up,
         Self::Unhealthy,
         Self::Replacing,
         Self::Dead,
+        Self::Failed,
     ];
 
     /// The word and the label.
@@ -53,6 +55,7 @@ impl Shown {
             Self::Unhealthy => "unhealthy",
             Self::Replacing => "replacing",
             Self::Dead => "dead",
+            Self::Failed => "failed",
         }
     }
 }
@@ -85,6 +88,16 @@ impl Site {
                 instances: r.instances.iter().map(|one| view(one, fall)).collect(),
             })
             .collect()
+    }
+
+    /// Whether what should serve ends again and again.
+    pub fn is_failed(&self) -> bool {
+        let inner = self.inner();
+        let mut live = inner
+            .slots
+            .values()
+            .filter(|running| inner.role(running.at) == "live");
+        live.any(super::slot::Running::is_failed)
     }
 
     /// For `hotctl_release_info`.

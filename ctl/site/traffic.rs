@@ -1,0 +1,104 @@
+//! Who gets requests: from the record, and from what runs, to one publication. What has its traffic
+//! and no process to serve it is parked, or refused where that will not be otherwise soon.
+
+use hotctl_config::Slot;
+use hotctl_deploy::ledger::Traffic;
+use hotctl_deploy::machine::Placement;
+use hotctl_proxy::{Closed, Limits, Pool, Split};
+use tracing::error;
+
+use super::slot::Running;
+use super::{Inner, Site};
+
+impl Site {
+    /// Give traffic to whom the record says, in one publication. Who has it again is not drained
+    /// any longer.
+    pub fn publish(&self) {
+        let mut inner = self.inner();
+        let split = self.split(&mut inner);
+        if let Err(unknown) = self.means.switch.split(&self.name, split) {
+            error!(service = %self.name, %unknown, "the routes do not know this service");
+        }
+        drop(inner);
+        // Whoever watches what is live looks again.
+        self.stirred.notify_waiters();
+    }
+
+    /// What runs in a slot has changed: publish anew, if that slot has traffic.
+    pub(super) fn look_again(&self, slot: Slot) {
+        let serving = match self.inner().ledger.traffic() {
+            Traffic::All(at) => at.slot == slot,
+            Traffic::Shared {
+                live, candidate, ..
+            } => live.slot == slot || candidate.slot == slot,
+            Traffic::NothingDeployed | Traffic::Stopped => false,
+        };
+        if serving {
+            self.publish();
+        }
+    }
+
+    /// How many requests wait for it now.
+    pub fn parked(&self) -> usize {
+        self.means.switch.waiting(&self.name)
+    }
+
+    fn split(&self, inner: &mut Inner) -> Split {
+        match inner.ledger.traffic() {
+            Traffic::NothingDeployed => Split::Closed(Closed::NothingDeployed),
+            Traffic::Stopped => Split::Closed(Closed::Stopped),
+            Traffic::All(at) => self
+                .serving(inner, at)
+                .map_or_else(|other| other, Split::all),
+            Traffic::Shared {
+                live,
+                candidate,
+                weight,
+            } => match self.serving(inner, live) {
+                Ok(live) => Split::Live {
+                    live,
+                    candidate: self.serving(inner, candidate).ok().map(|it| (it, weight)),
+                },
+                Err(other) => other,
+            },
+        }
+    }
+
+    /// The pool of a placement that can serve, or what to do with its requests.
+    fn serving(&self, inner: &mut Inner, at: Placement) -> Result<Pool, Split> {
+        let limits = self.park();
+        let Some(running) = inner.slots.get_mut(&at.slot) else {
+            // Only where it could not be started when the daemon was.
+            let release = at.release_of(&self.name);
+            error!(%release, "what should serve does not run");
+            return Err(Split::Closed(Closed::NotRunning));
+        };
+        running.drain = None;
+        if running.is_up() {
+            return Ok(running.pool.clone());
+        }
+        if running.is_failed() {
+            return Err(Split::Closed(Closed::CrashLoop));
+        }
+        match limits.max {
+            // None is to wait: each tries to connect, for as long as the configuration says.
+            0 => Ok(running.pool.clone()),
+            _ => Err(Split::Parked(limits)),
+        }
+    }
+
+    fn park(&self) -> Limits {
+        let park = &self.config().park;
+        Limits {
+            max: usize::try_from(park.max).unwrap_or(usize::MAX),
+            time: park.time,
+        }
+    }
+}
+
+impl Running {
+    /// Whether none of its processes serves, and all end again and again.
+    pub fn is_failed(&self) -> bool {
+        !self.is_up() && self.instances.iter().all(|one| one.backoff.is_looping())
+    }
+}
