@@ -140,6 +140,28 @@ impl Rules {
             }
         }
         let ports = Place::default().key("ports");
+        for (name, service) in &config.services {
+            let AddressKind::Fixed(port) = service.address else {
+                continue;
+            };
+            let place = Place::default()
+                .key("service")
+                .key(name.as_str())
+                .key("address");
+            let address = SocketAddr::from(([127, 0, 0, 1], port.get()));
+            match taken.iter().find(|(_, other)| collide(address, *other)) {
+                Some((other, _)) => {
+                    let reason = format!("port {port} is taken by {other}");
+                    self.conflict(
+                        place,
+                        other.clone(),
+                        reason,
+                        "another port for one of the two",
+                    );
+                }
+                None => taken.push((place, address)),
+            }
+        }
         for (place, address) in taken {
             if config.ports.contains(address.port()) {
                 let reason = format!("port {} is one of ports, {}", address.port(), config.ports);
@@ -159,7 +181,7 @@ impl Rules {
         // those that drain have theirs too, and a deploy waits for one of them if it must.
         let instances = |(name, service): (&ServiceName, &Service)| match service.address {
             AddressKind::Port | AddressKind::Socket => (service.instances.get(), name.to_string()),
-            AddressKind::Unix => (0, name.to_string()),
+            AddressKind::Unix | AddressKind::Fixed(_) => (0, name.to_string()),
         };
         let live: u32 = config.services.iter().map(instances).map(|(n, _)| n).sum();
         let most = config.services.iter().map(instances).max();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -159,10 +159,17 @@ pub struct Service {
     /// Arguments given to `hotctl deploy` replace it. A release that is a single executable needs
     /// none. Default `[]`.
     pub run: Vec<String>,
+    /// How a new release takes over: `"blue_green"` runs it beside the old one and flips; `"recreate"`
+    /// stops the old one first, for what cannot run twice (a lock on a file, one GPU). Requests are
+    /// parked meanwhile, see `park`; what is in flight gets half of `park.time` at most, WebSockets and
+    /// streams end at once. If the new release fails, the old one is started again, still within the
+    /// same park; nothing is kept warm. Default `"blue_green"`.
+    pub strategy: Strategy,
     /// How a release is told where to listen: `"port"` gives it a free port of `ports` in `PORT`;
     /// `"unix"` the path of a unix socket to make in `SOCKET`, which also stands for `{socket}`;
     /// `"socket"` a listening socket that is open already, as descriptor 3, in the way of systemd
-    /// (`LISTEN_FDS`). Default `"port"`.
+    /// (`LISTEN_FDS`); `"fixed:3000"` is for what ignores all that and listens at that port of
+    /// 127.0.0.1: two of it cannot run, so `strategy` is `"recreate"`. Default `"port"`.
     pub address: AddressKind,
     /// How many processes of a release serve side by side, each with an address of its own, 1 to 64.
     /// Default `1`.
@@ -261,6 +268,17 @@ pub struct Drain {
     pub spread: Duration,
 }
 
+/// How a new release takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Beside the old one, then a flip.
+    #[default]
+    BlueGreen,
+    /// In the place of the old one, which is stopped first.
+    Recreate,
+}
+
 /// How many requests wait while nothing can serve them for a moment, and for how long: the
 /// `[service.NAME.park]` table. What is beyond gets 503 with `Retry-After`. A request that waits costs
 /// a connection and the memory for its header; its body stays unread.
@@ -316,8 +334,7 @@ pub struct Logs {
 }
 
 /// How a release is told where to listen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AddressKind {
     /// By a port.
     #[default]
@@ -326,6 +343,37 @@ pub enum AddressKind {
     Unix,
     /// By a listening socket that it inherits.
     Socket,
+    /// Not at all: it always listens at this port of 127.0.0.1.
+    Fixed(NonZeroU16),
+}
+
+impl FromStr for AddressKind {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let kinds = r#""port", "unix", "socket", or "fixed:" and a port, such as "fixed:3000""#;
+        match text {
+            "port" => Ok(Self::Port),
+            "unix" => Ok(Self::Unix),
+            "socket" => Ok(Self::Socket),
+            _ => match text.strip_prefix("fixed:").map(str::parse) {
+                Some(Ok(port)) => Ok(Self::Fixed(port)),
+                Some(Err(_)) => Err(Invalid::new("not a port after \"fixed:\"", kinds)),
+                None => Err(Invalid::new("no such kind of address", kinds)),
+            },
+        }
+    }
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port => f.write_str("port"),
+            Self::Unix => f.write_str("unix"),
+            Self::Socket => f.write_str("socket"),
+            Self::Fixed(port) => write!(f, "fixed:{port}"),
+        }
+    }
 }
 
 /// How a release is proved healthy, before it gets requests and as long as it does: the
@@ -447,6 +495,7 @@ impl Default for Service {
             hosts: Vec::new(),
             paths: vec![PathPrefix::default()],
             run: Vec::new(),
+            strategy: Strategy::default(),
             address: AddressKind::default(),
             instances: NonZeroU32::MIN,
             env: BTreeMap::new(),
@@ -483,6 +532,16 @@ impl Default for Drain {
             streams: Duration::from_secs(60),
             close_code: 1012,
             spread: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Service {
+    /// How a new release takes over: one at a fixed address cannot run beside another.
+    pub fn strategy(&self) -> Strategy {
+        match self.address {
+            AddressKind::Fixed(_) => Strategy::Recreate,
+            AddressKind::Port | AddressKind::Unix | AddressKind::Socket => self.strategy,
         }
     }
 }
@@ -620,6 +679,10 @@ impl fmt::Display for PortRange {
 }
 
 form::as_text!(Admin, "an address such as \"127.0.0.1:10480\", or \"off\"");
+form::as_text!(
+    AddressKind,
+    "\"port\", \"unix\", \"socket\" or \"fixed:\" and a port"
+);
 form::as_text!(AccessLog, "\"off\", \"stdout\" or a path");
 form::as_text!(PortRange, "a range of ports such as \"20000-29999\"");
 

@@ -144,7 +144,8 @@ pub struct Status {
 pub struct ServiceStatus {
     /// Its name.
     pub name: ServiceName,
-    /// `serving`, `stopped`, `nothing_deployed`, `failed` (its live processes end again and again), `down`
+    /// `serving`, `parked` (requests wait, as nothing can serve them for a moment), `stopped`,
+    /// `nothing_deployed`, `failed` (its live processes end again and again), `down`
     /// (what should be live could not be started) or `damaged` (its state cannot be read).
     pub state: String,
     /// Its hosts; empty = any.
@@ -252,7 +253,7 @@ pub struct DeploymentStatus {
     /// The user who ordered it; none if its record is not kept any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// `starting`, `step 0`, `warm`, `reverting`.
+    /// `stopping`, `starting`, `step 0`, `warm`, `reverting`.
     pub phase: String,
     /// Since it began.
     pub age_s: f64,

@@ -25,7 +25,8 @@ const OF_THE_DAEMON: [&str; 7] = [
 /// Also one of them; apart from the others, for their order.
 const TRUSTED: &str = "trusted_proxies";
 /// Fields of a service that count at once.
-const AT_ONCE: [&str; 10] = [
+const AT_ONCE: [&str; 13] = [
+    "crash_loop",
     "drain",
     "health",
     "hosts",
@@ -33,17 +34,20 @@ const AT_ONCE: [&str; 10] = [
     "keep_releases",
     "logs.total_size",
     "max_failures",
+    "on_crash_loop",
+    "park",
     "paths",
     "start_timeout",
     "stop_timeout",
 ];
 /// Fields of a service that only a deployment looks at.
-const OF_A_DEPLOYMENT: [&str; 7] = [
+const OF_A_DEPLOYMENT: [&str; 8] = [
     "before_start",
     "before_start_timeout",
     "keep_warm",
     "on_live",
     "on_live_timeout",
+    "strategy",
     "warmup",
     "warmup_timeout",
 ];

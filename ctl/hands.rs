@@ -156,6 +156,41 @@ impl DeployHands {
         }));
     }
 
+    /// End what is live, so that the candidate can take its place.
+    async fn stop(&self, old: Placement) -> Event {
+        // What cannot be started anyway should not cost a moment.
+        if let Err(why) = self.site.could_start(self.to) {
+            return Event::Failed(why);
+        }
+        let release = old.release_of(&self.site.name);
+        self.tell.tell(Progress::Stopping {
+            release: release.clone(),
+            deployment: self.deployment,
+        });
+        let drained = self.site.end(old).await;
+        self.tell.tell(Progress::Stopped {
+            release,
+            took_ms: ms(drained.took),
+            cut: drained.cut.into(),
+        });
+        Event::Stopped
+    }
+
+    /// Run again what was live, in the place of the candidate.
+    async fn restore(&self, old: Placement) {
+        let began = Instant::now();
+        let release = old.release_of(&self.site.name);
+        let restored = self.site.restore(old, self.to).await;
+        if let Err(why) = &restored {
+            tracing::error!(%release, %why, "what was live is not back");
+        }
+        self.tell.tell(Progress::Restored {
+            release,
+            took_ms: ms(began.elapsed()),
+            error: restored.err().map(|why| why.text),
+        });
+    }
+
     async fn judge(&self, hold: Duration) -> Event {
         self.site.hold(self.to.slot, hold);
         let release = self.to.release_of(&self.site.name);
@@ -201,6 +236,7 @@ impl DeployHands {
     /// Note that a phase begins, and with it that the one before is over.
     fn phase_begins(&self, phase: &Phase) {
         let name = match phase {
+            Phase::Stopping => Some("stopping"),
             Phase::Starting => Some("starting"),
             Phase::Step(_) => Some("step"),
             Phase::Reverting(_) => Some("reverting"),
@@ -242,6 +278,7 @@ impl Hands for DeployHands {
             });
         }
         let phase = match &deployment.phase {
+            Phase::Stopping => "stopping",
             Phase::Starting => "starting",
             Phase::Step(_) => "step",
             Phase::Reverting(_) => "reverting",
@@ -256,6 +293,9 @@ impl Hands for DeployHands {
 
     async fn perform(&self, duty: Duty) -> Option<Event> {
         let name = match duty {
+            Duty::Park => "park",
+            Duty::Stop(_) => "stop",
+            Duty::Restore(_) => "restore",
             Duty::Start(_) => "start",
             Duty::Split(_) => "split",
             Duty::Judge(_) => "judge",
@@ -271,6 +311,15 @@ impl Hands for DeployHands {
 impl DeployHands {
     async fn done(&self, duty: Duty) -> Option<Event> {
         match duty {
+            Duty::Park => {
+                self.site.publish();
+                None
+            }
+            Duty::Stop(old) => Some(self.stop(old).await),
+            Duty::Restore(old) => {
+                self.restore(old).await;
+                None
+            }
             Duty::Start(at) => {
                 // Side by side: the app does not wait for the disk, only the flip does.
                 let (proved, written) = tokio::join!(self.start(at), self.content_is_on_disk(at));

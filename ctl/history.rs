@@ -258,6 +258,7 @@ impl Scribe {
     /// It enters a phase, and with it leaves the one before.
     pub fn phase(&self, deployment: &Deployment) {
         let name = match &deployment.phase {
+            Phase::Stopping => Some("stopping"),
             Phase::Starting => Some("starting"),
             Phase::Step(_) if deployment.is_warm() => Some("warm"),
             Phase::Step(_) => Some("step"),

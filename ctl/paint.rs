@@ -25,7 +25,7 @@ pub fn of_word(word: &str) -> Style {
     match word {
         "serving" | "live" | "healthy" => GOOD,
         "down" | "failed" | "damaged" => BAD,
-        "candidate" | "starting" | "stopped" | "unhealthy" => LOOK,
+        "candidate" | "starting" | "stopped" | "parked" | "unhealthy" => LOOK,
         _ => Style::new(),
     }
 }

@@ -8,7 +8,7 @@ mod cancel;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hotctl_config::file::OnCrashLoop;
+use hotctl_config::file::{OnCrashLoop, Strategy};
 use hotctl_config::names::{Digest, Percent, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
 use hotctl_deploy::ledger::Traffic;
@@ -296,16 +296,20 @@ impl Desk {
 
     /// The one path: start, prove, flip, drain, stop.
     fn deploy(&mut self, number: u32, release: u32, tell: Teller) {
-        let keep_warm = self.site.config().keep_warm;
+        let config = self.site.config();
+        let (keep_warm, strategy) = (config.keep_warm, config.strategy());
         // What it is started with now; a start that cannot read it says so.
         let environment = self.site.environment().ok();
         let deployment = self.site.note(|ledger| {
             if let Some(release) = ledger.releases.get_mut(&release) {
                 release.environment = environment;
             }
-            // With nobody live there is nobody to keep warm.
-            let hold = ledger.live.map_or(Duration::ZERO, |_| keep_warm);
-            ledger.begin_ordered(number, release, Ladder::blue_green(hold))
+            // With nobody live there is nobody to keep warm, nor where the old one had to go first.
+            let hold = match (ledger.live, strategy) {
+                (Some(_), Strategy::BlueGreen) => keep_warm,
+                (Some(_), Strategy::Recreate) | (None, _) => Duration::ZERO,
+            };
+            ledger.begin_ordered(number, release, Ladder::blue_green(hold), strategy)
         });
         let to = deployment.to.release_of(&self.site.name);
         info!(release = %to, deployment = number, by = %tell.by().who, "deployment begins");
@@ -393,6 +397,8 @@ impl Desk {
             }
             Some(why) => {
                 warn!(%release, reason = %why.kind, %why, "deployment failed");
+                // What was live may be away for good now.
+                self.site.publish();
                 self.site.retire(deployment.to);
                 active.tell.tell(Progress::Failed {
                     release: Some(release.clone()),
@@ -438,6 +444,18 @@ impl Desk {
         let slot = ended.slot;
         let serves = matches!(ledger.traffic(), Traffic::All(at) if at.slot == slot);
         // What is left of a candidate's pool goes on; that nothing is left is the driver's to judge.
+        if ledger
+            .deployment
+            .as_ref()
+            .is_some_and(Deployment::is_between)
+            && matches!(ledger.traffic(), Traffic::Parked(at) if at.slot == slot)
+        {
+            // It is being ended anyway.
+            if let Some(live) = ledger.live {
+                self.site.note_exit(live, ended);
+            }
+            return;
+        }
         let judged = self.active.as_ref().is_some_and(|a| a.slot == slot);
         let others = self.site.is_up(slot);
         if serves && (!judged || others) {
@@ -526,7 +544,9 @@ impl Desk {
     fn live(&self) -> Option<ReleaseId> {
         let ledger = self.site.ledger();
         match ledger.traffic() {
-            Traffic::All(at) | Traffic::Shared { live: at, .. } => Some(ledger.id(at.release)),
+            Traffic::All(at) | Traffic::Parked(at) | Traffic::Shared { live: at, .. } => {
+                Some(ledger.id(at.release))
+            }
             Traffic::NothingDeployed | Traffic::Stopped => None,
         }
     }

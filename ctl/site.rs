@@ -5,6 +5,7 @@
 mod adopt;
 mod net;
 mod place;
+mod replace;
 mod retire;
 mod slot;
 mod spec;
@@ -158,8 +159,8 @@ impl Site {
             let mut now = self.config.lock().unwrap_or_else(PoisonError::into_inner);
             *now = Arc::new(config);
         }
-        // Whoever acts by it looks again.
-        self.stirred.notify_waiters();
+        // What waits does so within other bounds, and whoever acts by it looks again.
+        self.publish();
     }
 
     /// The record as it is now.
@@ -203,7 +204,9 @@ impl Site {
     /// If it could not be written; what leads forward is then not true, what leads back is.
     pub async fn record(self: &Arc<Self>, deployment: &Deployment) -> io::Result<()> {
         let keep = match deployment.phase {
-            Phase::Starting => {
+            // It began with the end of what was live.
+            Phase::Starting if deployment.replaced().is_some() => Keep::IfWritten,
+            Phase::Stopping | Phase::Starting => {
                 self.means.metrics.deployment_begins(&self.name);
                 let mut inner = self.inner();
                 inner.began = Some(Instant::now());

@@ -37,7 +37,10 @@ pub async fn drive(
             return deployment;
         }
         // What cannot be written down must not go forward; the way back is taken all the same.
-        let forward = matches!(deployment.phase, Phase::Starting | Phase::Step(_));
+        let forward = matches!(
+            deployment.phase,
+            Phase::Stopping | Phase::Starting | Phase::Step(_)
+        );
         let next = match recorded {
             Err(cause) if forward => deployment.next(Event::Failed(
                 Why::new(

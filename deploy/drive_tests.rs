@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use hotctl_config::file::Strategy;
 use hotctl_config::names::{Digest, Percent};
 
 use super::*;
@@ -59,9 +60,17 @@ impl World {
     }
 
     fn begin(&self, hold: Duration) -> Deployment {
+        self.begin_by(Strategy::BlueGreen, hold)
+    }
+
+    fn begin_by(&self, strategy: Strategy, hold: Duration) -> Deployment {
         let mut state = self.state.lock().unwrap();
-        let number = state.written.add(release());
-        state.written.begin(number, Ladder::blue_green(hold))
+        let release = state.written.add(release());
+        let number = state.written.order();
+        let ladder = Ladder::blue_green(hold);
+        state
+            .written
+            .begin_ordered(number, release, ladder, strategy)
     }
 
     /// One moment at which everything may end.
@@ -116,8 +125,34 @@ impl Hands for World {
         self.moment().await;
         self.state.lock().unwrap().told.push(duty.to_string());
         let answer = match duty {
-            Duty::Start(at) => {
+            Duty::Park => {
+                self.state.lock().unwrap().serving = None;
+                None
+            }
+            Duty::Stop(at) => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let mut state = self.state.lock().unwrap();
+                assert_eq!(state.serving, None, "it is ended while it has traffic");
+                state.running.remove(&at);
+                Some(Event::Stopped)
+            }
+            Duty::Restore(at) => {
+                // As the real one: whatever runs in its place goes first, and it may run still.
+                self.state.lock().unwrap().running.clear();
+                self.moment().await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 self.state.lock().unwrap().running.insert(at);
+                None
+            }
+            Duty::Start(at) => {
+                {
+                    let mut state = self.state.lock().unwrap();
+                    let replaced = state.written.deployment.as_ref();
+                    if let Some(old) = replaced.and_then(Deployment::replaced) {
+                        assert!(!state.running.contains(&old), "both run");
+                    }
+                    state.running.insert(at);
+                }
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 Some(match self.candidate {
                     Candidate::Sick => Event::Failed(Why::new(Kind::NotHealthy, "sick")),
@@ -246,15 +281,18 @@ async fn what_cannot_be_written_does_not_go_forward_but_goes_back() {
 
 #[tokio::test(start_paused = true)]
 async fn killed_at_every_step_and_resumed_it_still_ends_well() {
-    for candidate in [
+    let candidates = [
         Candidate::Healthy,
         Candidate::Sick,
         Candidate::DiesAfterTheFlip,
-    ] {
+    ];
+    let both = [Strategy::BlueGreen, Strategy::Recreate];
+    let all = both.map(|strategy| candidates.map(|candidate| (strategy, candidate)));
+    for (strategy, candidate) in all.into_iter().flatten() {
         let mut killed = 0;
         for step in 0.. {
             let world = World::new(candidate, Some(step));
-            let deployment = world.begin(Duration::from_secs(60));
+            let deployment = world.begin_by(strategy, Duration::from_secs(60));
             let (from, to) = (deployment.from.unwrap(), deployment.to);
             let first = drive(deployment.clone(), world.clone(), no_orders());
             let ended = match tokio::time::timeout(Duration::from_secs(3600), first).await {
@@ -283,6 +321,7 @@ async fn killed_at_every_step_and_resumed_it_still_ends_well() {
                 from
             };
             assert!(ended.phase.is_end());
+            assert!(state.running.contains(&expected), "step {step}");
             assert_eq!(
                 state.serving,
                 Some(expected),
@@ -296,6 +335,68 @@ async fn killed_at_every_step_and_resumed_it_still_ends_well() {
             }
         }
         assert!(killed >= 10, "only {killed} points");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_old_one_goes_first_each_step_is_written_before_it_is_done() {
+    let told = |candidate| async move {
+        let world = World::new(candidate, None);
+        let deployment = world.begin_by(Strategy::Recreate, Duration::ZERO);
+        let ended = drive(deployment, world.clone(), no_orders()).await;
+        let state = world.state.lock().unwrap();
+        let expected = match candidate {
+            Candidate::Healthy => ended.to,
+            _ => ended.from.unwrap(),
+        };
+        assert_eq!(state.serving, Some(expected));
+        state.told.clone()
+    };
+    assert_eq!(
+        told(Candidate::Healthy).await,
+        [
+            "record stopping",
+            "park",
+            "stop release 1 in slot 1",
+            "record starting",
+            "start release 2 in slot 2",
+            "record step 0",
+            "split 100%",
+            "judge 0s",
+            "record done"
+        ]
+    );
+    assert_eq!(
+        told(Candidate::Sick).await[4..],
+        [
+            "start release 2 in slot 2",
+            "record reverting (not_healthy)",
+            "restore release 1 in slot 1",
+            "revert",
+            "record failed (not_healthy)"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_at_any_moment_of_a_recreation_brings_the_old_one_back() {
+    for wait in (0..25).map(|tenths| Duration::from_millis(100 * tenths)) {
+        let world = World::new(Candidate::Healthy, None);
+        let deployment = world.begin_by(Strategy::Recreate, Duration::from_secs(60));
+        let from = deployment.from;
+        let (tell, orders) = mpsc::channel(1);
+        let driver = tokio::spawn(drive(deployment, world.clone(), orders));
+        tokio::time::sleep(wait).await;
+        let why = Why::new(Kind::Cancelled, "cancelled");
+        tell.send(Event::Failed(why)).await.unwrap();
+        let ended = driver.await.unwrap();
+        assert!(matches!(ended.phase, Phase::Failed(_)), "{wait:?}");
+        let state = world.state.lock().unwrap();
+        assert_eq!(
+            (state.serving, state.written.live),
+            (from, from),
+            "{wait:?}"
+        );
     }
 }
 

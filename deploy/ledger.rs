@@ -4,6 +4,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use hotctl_config::file::Strategy;
 use hotctl_config::names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +72,8 @@ pub enum Traffic {
     NothingDeployed,
     /// An operator stopped the service.
     Stopped,
+    /// Nobody for a moment: this release is ended so that another can take its place.
+    Parked(Placement),
     /// One release gets everything.
     All(Placement),
     /// The candidate gets a share.
@@ -127,13 +130,20 @@ impl Ledger {
     /// Order and begin in one: see [`Ledger::begin_ordered`].
     pub fn begin(&mut self, release: u32, ladder: Ladder) -> Deployment {
         let number = self.order();
-        self.begin_ordered(number, release, ladder)
+        self.begin_ordered(number, release, ladder, Strategy::BlueGreen)
     }
 
     /// Begin a deployment of a release that is in the ledger, in a fresh slot. Nothing runs yet.
-    pub fn begin_ordered(&mut self, number: u32, release: u32, ladder: Ladder) -> Deployment {
+    pub fn begin_ordered(
+        &mut self,
+        number: u32,
+        release: u32,
+        ladder: Ladder,
+        strategy: Strategy,
+    ) -> Deployment {
         self.last.slot += 1;
         Deployment {
+            strategy,
             service: self.service.clone(),
             number,
             from: self.live,
@@ -142,7 +152,10 @@ impl Ledger {
                 slot: Slot(self.last.slot),
             },
             ladder,
-            phase: Phase::Starting,
+            phase: match (strategy, self.live) {
+                (Strategy::Recreate, Some(_)) => Phase::Stopping,
+                (Strategy::Recreate, None) | (Strategy::BlueGreen, _) => Phase::Starting,
+            },
         }
     }
 
@@ -171,7 +184,7 @@ impl Ledger {
                 self.retire(deployment.to);
                 self.deployment = None;
             }
-            Phase::Starting | Phase::Step(_) | Phase::Reverting(_) => {
+            Phase::Stopping | Phase::Starting | Phase::Step(_) | Phase::Reverting(_) => {
                 self.deployment = Some(deployment.clone());
             }
         }
@@ -179,6 +192,13 @@ impl Ledger {
 
     /// Who should get new requests now.
     pub fn traffic(&self) -> Traffic {
+        let replaced = self
+            .deployment
+            .as_ref()
+            .filter(|d| d.is_between() && matches!(d.phase, Phase::Stopping | Phase::Starting));
+        if let Some(from) = replaced.and_then(|d| d.from) {
+            return Traffic::Parked(from);
+        }
         let weight = self.deployment.as_ref().map(|d| (d.to, d.weight()));
         match (self.live, weight) {
             (_, Some((candidate, Percent::ALL))) => Traffic::All(candidate),

@@ -31,6 +31,11 @@ fn with_live() -> Ledger {
     ledger
 }
 
+fn begin(ledger: &mut Ledger, release: u32, ladder: Ladder, strategy: Strategy) -> Deployment {
+    let number = ledger.order();
+    ledger.begin_ordered(number, release, ladder, strategy)
+}
+
 fn canary() -> Ladder {
     let steps = [5, 25, 100]
         .map(|weight| format!(r#"{{"weight":{weight},"hold":{{"secs":1,"nanos":0}}}}"#));
@@ -39,6 +44,7 @@ fn canary() -> Ladder {
 
 fn every_event() -> Vec<Event> {
     vec![
+        Event::Stopped,
         Event::Ready,
         Event::Passed,
         Event::Failed(Why::new(Kind::Exited, "gone")),
@@ -55,6 +61,11 @@ fn answers(deployment: &Deployment) -> Vec<Event> {
         .duties()
         .iter()
         .flat_map(|duty| match duty {
+            Duty::Park | Duty::Restore(_) => vec![],
+            Duty::Stop(_) => vec![
+                Event::Stopped,
+                Event::Failed(Why::new(Kind::NoRelease, "its files are gone")),
+            ],
             Duty::Start(_) => vec![
                 Event::Ready,
                 Event::Failed(Why::new(Kind::NotHealthy, "sick")),
@@ -97,19 +108,36 @@ fn longest(
 
 #[test]
 fn every_path_of_events_ends() {
-    for ladder in [Ladder::blue_green(Duration::from_secs(60)), canary()] {
-        let deployment = with_live().begin(1, ladder.clone());
+    let plain = Ladder::blue_green(Duration::from_secs(60));
+    for (ladder, strategy, more) in [
+        (plain.clone(), Strategy::BlueGreen, 2),
+        (canary(), Strategy::BlueGreen, 2),
+        (plain, Strategy::Recreate, 3),
+    ] {
+        let deployment = begin(&mut with_live(), 1, ladder.clone(), strategy);
         let steps = longest(&deployment, &mut BTreeMap::new(), &mut BTreeSet::new());
-        assert_eq!(steps, 2 + ladder.steps().len(), "{ladder:?}");
+        assert_eq!(steps, more + ladder.steps().len(), "{ladder:?}");
     }
 }
 
 #[test]
 fn every_phase_that_is_no_end_has_a_duty_whose_every_answer_it_understands() {
-    let mut open = VecDeque::from([with_live().begin(1, canary())]);
+    let recreate = Ladder::blue_green(Duration::ZERO);
+    let mut open = VecDeque::from([
+        with_live().begin(1, canary()),
+        begin(&mut with_live(), 1, recreate.clone(), Strategy::Recreate),
+        // With nobody to replace.
+        begin(
+            &mut Ledger::new("web".parse().unwrap()),
+            1,
+            recreate,
+            Strategy::Recreate,
+        ),
+    ]);
     let mut seen = BTreeSet::new();
     while let Some(deployment) = open.pop_front() {
-        if deployment.phase.is_end() || !seen.insert(deployment.phase.to_string()) {
+        let key = format!("{} {:?}", deployment.phase, deployment.replaced());
+        if deployment.phase.is_end() || !seen.insert(key) {
             continue;
         }
         let answers = answers(&deployment);
@@ -122,14 +150,14 @@ fn every_phase_that_is_no_end_has_a_duty_whose_every_answer_it_understands() {
             });
         }
     }
-    assert!(seen.len() >= 5, "{seen:?}");
+    assert!(seen.len() >= 9, "{seen:?}");
 }
 
 /// Follow every order of events from `ledger`, and look at the traffic at each point.
-fn walk(ledger: &Ledger, ladder: Ladder, look: impl Fn(&Ledger)) -> usize {
+fn walk(ledger: &Ledger, ladder: Ladder, strategy: Strategy, look: impl Fn(&Ledger)) -> usize {
     let mut ledger = ledger.clone();
     let number = ledger.add(release());
-    let deployment = ledger.begin(number, ladder);
+    let deployment = begin(&mut ledger, number, ladder, strategy);
     let mut open = vec![(ledger, deployment)];
     let mut points = 0;
     while let Some((mut ledger, deployment)) = open.pop() {
@@ -157,26 +185,49 @@ fn walk(ledger: &Ledger, ladder: Ladder, look: impl Fn(&Ledger)) -> usize {
 #[test]
 fn no_deploy_empties_a_live_pool() {
     for ladder in [Ladder::blue_green(Duration::ZERO), canary()] {
-        let points = walk(&with_live(), ladder, |ledger| match ledger.traffic() {
-            Traffic::All(at) => assert!(!ledger.retiring.contains(&at), "{ledger:?}"),
-            Traffic::Shared {
-                live,
-                candidate,
-                weight,
-            } => {
-                assert!(!ledger.retiring.contains(&live), "{ledger:?}");
-                assert!(!ledger.retiring.contains(&candidate), "{ledger:?}");
-                assert!(weight > Percent::ZERO && weight < Percent::ALL);
+        let strategy = Strategy::BlueGreen;
+        let points = walk(&with_live(), ladder, strategy, |ledger| {
+            match ledger.traffic() {
+                Traffic::All(at) => assert!(!ledger.retiring.contains(&at), "{ledger:?}"),
+                Traffic::Shared {
+                    live,
+                    candidate,
+                    weight,
+                } => {
+                    assert!(!ledger.retiring.contains(&live), "{ledger:?}");
+                    assert!(!ledger.retiring.contains(&candidate), "{ledger:?}");
+                    assert!(weight > Percent::ZERO && weight < Percent::ALL);
+                }
+                Traffic::Parked(_) | Traffic::Stopped | Traffic::NothingDeployed => {
+                    panic!("emptied: {ledger:?}")
+                }
             }
-            Traffic::Stopped | Traffic::NothingDeployed => panic!("emptied: {ledger:?}"),
         });
         assert!(points >= 12, "{points}");
     }
 }
 
 #[test]
+fn where_the_old_one_must_go_first_its_requests_wait_and_it_is_what_comes_back() {
+    let old = with_live().live.unwrap();
+    let ladder = Ladder::blue_green(Duration::ZERO);
+    let points = walk(&with_live(), ladder, Strategy::Recreate, |ledger| {
+        assert!(ledger.live.is_some());
+        let between = ledger.deployment.as_ref().map(Deployment::is_between);
+        match (ledger.traffic(), between) {
+            (Traffic::Parked(at), Some(true)) => assert_eq!(at, old, "{ledger:?}"),
+            // On the way back as well: whoever publishes sees that it does not run yet.
+            (Traffic::All(at), Some(true)) => assert_eq!(at, old, "{ledger:?}"),
+            (Traffic::All(at), _) => assert!(!ledger.retiring.contains(&at), "{ledger:?}"),
+            other => panic!("{other:?}: {ledger:?}"),
+        }
+    });
+    assert!(points >= 12, "{points}");
+}
+
+#[test]
 fn a_release_that_serves_or_may_serve_again_is_never_pruned() {
-    walk(&with_live(), canary(), |ledger| {
+    walk(&with_live(), canary(), Strategy::BlueGreen, |ledger| {
         let mut pruned = ledger.clone();
         pruned.prune(1);
         for number in ledger.needed() {

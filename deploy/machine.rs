@@ -5,6 +5,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use hotctl_config::file::Strategy;
 use hotctl_config::names::{Percent, ReleaseId, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,9 @@ pub struct Deployment {
     pub from: Option<Placement>,
     /// The candidate.
     pub to: Placement,
+    /// How the candidate takes over.
+    #[serde(default)]
+    pub strategy: Strategy,
     /// What the candidate climbs; never empty.
     pub ladder: Ladder,
     /// Where it stands.
@@ -83,11 +87,14 @@ pub struct Step {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
+    /// What is live is ended, so that the candidate can take its place. Requests wait.
+    Stopping,
     /// The candidate is started and has to prove itself healthy. No request reaches it.
     Starting,
     /// It gets the weight of this step of the ladder.
     Step(usize),
-    /// Its weight is taken back, for this reason.
+    /// Its weight is taken back, for this reason. Where it had taken the place of what was live, that
+    /// is started again.
     Reverting(Why),
     /// It is the live release.
     Done,
@@ -105,6 +112,7 @@ impl Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stopping => f.write_str("stopping"),
             Self::Starting => f.write_str("starting"),
             Self::Step(n) => write!(f, "step {n}"),
             Self::Reverting(why) => write!(f, "reverting ({})", why.kind),
@@ -117,6 +125,8 @@ impl fmt::Display for Phase {
 /// A fact that may end a phase.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// Nothing of what was live runs any more.
+    Stopped,
     /// The candidate has proved itself healthy.
     Ready,
     /// The step's hold is over and nothing spoke against it.
@@ -132,6 +142,7 @@ pub enum Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Stopped => f.write_str("stopped"),
             Self::Ready => f.write_str("ready"),
             Self::Passed => f.write_str("passed"),
             Self::Failed(why) => write!(f, "failed {}", why.kind),
@@ -144,6 +155,14 @@ impl fmt::Display for Event {
 /// Work that a phase demands. Each may be done again without harm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Duty {
+    /// Let new requests wait. Answers nothing.
+    Park,
+    /// End what is live, once what it has begun is over or its time is. Answers `Stopped`, or `Failed`
+    /// where it can be seen beforehand that the candidate cannot be started.
+    Stop(Placement),
+    /// End the candidate, run this again and wait until it is healthy, or does not become so. Answers
+    /// nothing.
+    Restore(Placement),
     /// Run the candidate and wait until it is healthy. Answers `Ready` or `Failed`.
     Start(Placement),
     /// Give the candidate this share of new requests, the rest to what was live. Answers nothing.
@@ -157,6 +176,9 @@ pub enum Duty {
 impl fmt::Display for Duty {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Park => f.write_str("park"),
+            Self::Stop(at) => write!(f, "stop release {} in {}", at.release, at.slot),
+            Self::Restore(at) => write!(f, "restore release {} in {}", at.release, at.slot),
             Self::Start(at) => write!(f, "start release {} in {}", at.release, at.slot),
             Self::Split(weight) => write!(f, "split {weight}"),
             Self::Judge(hold) => write!(f, "judge {}", hotctl_config::units::show_duration(*hold)),
@@ -191,6 +213,7 @@ impl Deployment {
     #[allow(clippy::result_large_err)]
     pub fn next(&self, event: Event) -> Result<Phase, Unexpected> {
         match (&self.phase, event) {
+            (Phase::Stopping, Event::Stopped) => Ok(Phase::Starting),
             (Phase::Starting, Event::Ready) => Ok(Phase::Step(0)),
             (Phase::Step(n), Event::Passed) if *n < self.ladder.last() => Ok(Phase::Step(n + 1)),
             (Phase::Step(_), Event::Passed) => Ok(Phase::Done),
@@ -199,7 +222,9 @@ impl Deployment {
                 Ok(Phase::Step(self.ladder.last()))
             }
             (Phase::Step(_), Event::Promote) => Ok(Phase::Done),
-            (Phase::Starting | Phase::Step(_), Event::Failed(why)) => Ok(Phase::Reverting(why)),
+            (Phase::Stopping | Phase::Starting | Phase::Step(_), Event::Failed(why)) => {
+                Ok(Phase::Reverting(why))
+            }
             (Phase::Reverting(why), Event::Reverted) => Ok(Phase::Failed(why.clone())),
             (phase, event) => Err(Unexpected {
                 phase: phase.clone(),
@@ -211,12 +236,22 @@ impl Deployment {
     /// What the present phase demands, in this order.
     pub fn duties(&self) -> Vec<Duty> {
         match &self.phase {
+            Phase::Stopping => match self.from {
+                Some(from) => vec![Duty::Park, Duty::Stop(from)],
+                // It cannot have begun so; there is nothing to undo.
+                None => vec![Duty::Revert],
+            },
             Phase::Starting => vec![Duty::Start(self.to)],
             Phase::Step(n) => match self.ladder.steps().get(*n) {
                 Some(step) => vec![Duty::Split(step.weight), Duty::Judge(step.hold)],
                 None => vec![Duty::Revert],
             },
-            Phase::Reverting(_) => vec![Duty::Revert],
+            Phase::Reverting(_) => self
+                .replaced()
+                .map(Duty::Restore)
+                .into_iter()
+                .chain([Duty::Revert])
+                .collect(),
             Phase::Done | Phase::Failed(_) => Vec::new(),
         }
     }
@@ -230,8 +265,25 @@ impl Deployment {
                 .get(*n)
                 .map_or(Percent::ZERO, |step| step.weight),
             Phase::Done => Percent::ALL,
-            Phase::Starting | Phase::Reverting(_) | Phase::Failed(_) => Percent::ZERO,
+            Phase::Stopping | Phase::Starting | Phase::Reverting(_) | Phase::Failed(_) => {
+                Percent::ZERO
+            }
         }
+    }
+
+    /// What the candidate takes the place of, where it cannot run beside it.
+    pub fn replaced(&self) -> Option<Placement> {
+        self.from.filter(|_| self.strategy == Strategy::Recreate)
+    }
+
+    /// Whether it stands between two releases that cannot run side by side: what was live has been
+    /// ended, or is about to be, and the candidate does not serve yet.
+    pub fn is_between(&self) -> bool {
+        let between = matches!(
+            self.phase,
+            Phase::Stopping | Phase::Starting | Phase::Reverting(_)
+        );
+        between && self.replaced().is_some()
     }
 
     /// Whether it is in a last step of 100 percent: flipped, and only keeping the old one warm.

@@ -32,7 +32,12 @@ impl Story {
         let word = words.next().unwrap();
         match word {
             "deploy" => {
+                let mut strategy = Strategy::BlueGreen;
                 let ladder = match words.next() {
+                    Some("recreate") => {
+                        strategy = Strategy::Recreate;
+                        Ladder::blue_green(Duration::ZERO)
+                    }
                     Some("canary") => Ladder(
                         [5, 25, 100]
                             .map(|weight| Step {
@@ -54,7 +59,8 @@ impl Story {
                     proved: false,
                     environment: None,
                 });
-                let deployment = self.ledger.begin(number, ladder);
+                let order = self.ledger.order();
+                let deployment = self.ledger.begin_ordered(order, number, ladder, strategy);
                 self.ledger.record(&deployment);
                 self.deployment = Some(deployment);
             }
@@ -71,6 +77,7 @@ impl Story {
             }
             _ => {
                 let event = match word {
+                    "stopped" => Event::Stopped,
                     "ready" => Event::Ready,
                     "passed" => Event::Passed,
                     "promote" => Event::Promote,

@@ -334,8 +334,8 @@ impl Proof<'_> {
         }
     }
 
-    fn wrong_port_hint(&self) -> &'static str {
-        match self.address {
+    fn wrong_port_hint(&self) -> String {
+        let hint = match self.address {
             _ if self.spec.listener.is_some() => {
                 r#"let the app take the socket that is open as descriptor 3 (LISTEN_FDS, sd_listen_fds(3)), or set address = "port""#
             }
@@ -345,6 +345,15 @@ impl Proof<'_> {
             Address::Unix(_) => {
                 "let the app listen on the unix socket in the environment variable SOCKET, or write {socket} in its command"
             }
+        };
+        // What listens at one port of its own may never have heard of PORT.
+        let mut ports: Vec<u16> = self.elsewhere.iter().filter_map(Address::port).collect();
+        ports.dedup();
+        match (ports.as_slice(), self.address.port()) {
+            ([port], Some(ours)) if *port != ours && self.spec.listener.is_none() => {
+                format!("{hint}; if it ignores both\n  try: address = \"fixed:{port}\"")
+            }
+            _ => hint.to_owned(),
         }
     }
 
@@ -356,7 +365,7 @@ impl Proof<'_> {
         self.look(nobody);
         let wrong = self.wrong_port();
         let hint = match &wrong {
-            Some(_) => Some(self.wrong_port_hint().into()),
+            Some(_) => Some(self.wrong_port_hint()),
             None => self.last.as_ref().and_then(Miss::hint),
         };
         let why = match self.describe() {

@@ -19,6 +19,7 @@ mod parking;
 mod readme;
 mod real_apps;
 mod recovery;
+mod recreate;
 mod reload;
 mod routing;
 mod serve;

@@ -26,26 +26,53 @@ struct Story {
     args: &'static [&'static str],
     /// Whether it can become live.
     good: bool,
+    /// How it takes over.
+    way: Way,
 }
 
-const STORIES: [Story; 3] = [
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Beside what is live.
+    Beside,
+    /// In the place of what is live, which is ended first.
+    Instead,
+}
+
+const STORIES: [Story; 5] = [
     Story {
         name: "a good deploy",
         config: "keep_warm = \"0s\"\nbefore_start = [\"true\"]",
         args: &[],
         good: true,
+        way: Way::Beside,
     },
     Story {
         name: "a good deploy of two instances that keeps the old one warm",
         config: "keep_warm = \"300ms\"\ninstances = 2\naddress = \"unix\"",
         args: &[],
         good: true,
+        way: Way::Beside,
     },
     Story {
         name: "a deploy that fails",
         config: "keep_warm = \"0s\"",
         args: &["--crash-at-start", "3"],
         good: false,
+        way: Way::Beside,
+    },
+    Story {
+        name: "a good deploy of what cannot run twice",
+        config: "strategy = \"recreate\"\nbefore_start = [\"true\"]",
+        args: &[],
+        good: true,
+        way: Way::Instead,
+    },
+    Story {
+        name: "a deploy that fails of what cannot run twice",
+        config: "strategy = \"recreate\"",
+        args: &["--crash-at-start", "3"],
+        good: false,
+        way: Way::Instead,
     },
 ];
 
@@ -155,7 +182,9 @@ fn dies_at(story: Story, (name, times): &Point) -> Option<Duration> {
         "web@1" => {
             assert_eq!(answer, "v1\n", "{about}");
             assert!(!story.good || !ordered, "{about}: it should have gone on");
-            assert_eq!(live.pid, before.pid, "{about}: another process");
+            if story.way == Way::Beside {
+                assert_eq!(live.pid, before.pid, "{about}: another process");
+            }
         }
         "web@2" => {
             assert_eq!(answer, "v2\n", "{about}");
@@ -221,6 +250,16 @@ fn a_daemon_that_dies_at_any_step_of_a_deploy_of_a_pool_loses_nothing() {
 #[test]
 fn a_daemon_that_dies_at_any_step_of_a_bad_deploy_loses_nothing() {
     dies_everywhere(STORIES[2]);
+}
+
+#[test]
+fn a_daemon_that_dies_at_any_step_of_a_deploy_of_what_cannot_run_twice_loses_nothing() {
+    dies_everywhere(STORIES[3]);
+}
+
+#[test]
+fn a_daemon_that_dies_at_any_step_of_a_bad_deploy_of_what_cannot_run_twice_loses_nothing() {
+    dies_everywhere(STORIES[4]);
 }
 
 #[test]

@@ -30,6 +30,13 @@ impl Rules {
             let hint = "fewer processes, each with threads of its own";
             self.refuse(at.key("instances"), reason, hint);
         }
+        if let AddressKind::Fixed(port) = service.address
+            && service.instances.get() > 1
+        {
+            let reason = format!("{} processes cannot share port {port}", service.instances);
+            let hint = "leave it out, or address = \"port\"";
+            self.conflict(at.key("instances"), at.key("address"), reason, hint);
+        }
         self.commands(at, service);
         self.environment(at, service);
         self.path(at.key("env_file"), service.env_file.as_deref());
@@ -84,6 +91,7 @@ impl Rules {
         self.command(&at.key("on_live"), &service.on_live);
         let (kind, stranger, hint) = match service.address {
             AddressKind::Port => ("port", "{socket}", "{port}, or address = \"unix\""),
+            AddressKind::Fixed(_) => ("fixed", "{socket}", "{port}, or address = \"unix\""),
             AddressKind::Unix => ("unix", "{port}", "{socket}, or address = \"port\""),
             AddressKind::Socket => (
                 "socket",

@@ -33,6 +33,33 @@ pub enum Progress {
         /// The candidate of the deployment under way.
         behind: ReleaseId,
     },
+    /// What is live is being ended, so that the candidate can take its place. Requests wait.
+    Stopping {
+        /// The old release.
+        release: ReleaseId,
+        /// Counts the service's deployments.
+        deployment: u32,
+    },
+    /// Nothing of the old release runs any more.
+    Stopped {
+        /// The old release.
+        release: ReleaseId,
+        /// How long its end took, from when requests had to wait.
+        took_ms: f64,
+        /// What was ended because its time was over.
+        #[serde(default)]
+        cut: OpenRequests,
+    },
+    /// The candidate failed in the place of the old release, which was started again.
+    Restored {
+        /// The old release.
+        release: ReleaseId,
+        /// From the end of the candidate to here.
+        took_ms: f64,
+        /// Why it is not healthy, if it is not; it is tried again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// The candidate's process is being started.
     Starting {
         /// The candidate.

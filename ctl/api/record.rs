@@ -69,7 +69,7 @@ pub enum Verb {
 /// A phase that a deployment went through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PhaseTook {
-    /// `starting`, `step`, `warm` or `reverting`.
+    /// `stopping`, `starting`, `step`, `warm` or `reverting`.
     pub phase: String,
     /// When it began.
     pub began_ms: u64,

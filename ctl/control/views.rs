@@ -199,6 +199,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         name: site.name.clone(),
         state: match (&live, ledger.stopped) {
             (Some(_), _) if site.is_failed() => "failed",
+            (_, None) if site.is_parked() => "parked",
             (Some(_), _) => "serving",
             (None, Some(_)) => "stopped",
             (None, None) if ledger.live.is_some() => "down",

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hotctl_config::file::Service;
 use hotctl_config::names::{Percent, ServiceName};
 use hotctl_deploy::ledger::Traffic;
-use hotctl_deploy::machine::Placement;
+use hotctl_deploy::machine::{Deployment, Placement};
 use hotctl_proxy::{Closed, Split};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -154,10 +154,13 @@ async fn resume(site: &Arc<Site>, history: &Arc<History>) -> Resume {
     history.take_up(&ledger);
     let serving = match ledger.traffic() {
         Traffic::All(at) | Traffic::Shared { live: at, .. } => Some(at),
-        Traffic::NothingDeployed | Traffic::Stopped => None,
+        Traffic::Parked(_) | Traffic::NothingDeployed | Traffic::Stopped => None,
     };
+    // Where the old release may only run once the candidate has ended, that is the deployment's to do.
+    let between = ledger.deployment.as_ref();
+    let between = between.is_some_and(Deployment::is_between);
     match serving {
-        Some(at) if !site.runs(at) => start_again(site, at).await,
+        Some(at) if !site.runs(at) && !between => start_again(site, at).await,
         _ => site.publish(),
     }
     for at in ledger.retiring.clone() {

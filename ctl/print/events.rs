@@ -13,6 +13,37 @@ pub fn event(progress: &Progress) -> Option<String> {
     Some(match progress {
         Progress::Ordered { .. } => return None,
         Progress::Queued { behind } => format!("waiting for {behind} to end"),
+        Progress::Stopping { release, .. } => {
+            format!("{release} stopping: requests wait for what takes its place")
+        }
+        Progress::Stopped {
+            release,
+            took_ms,
+            cut,
+        } => {
+            let cut = match *cut == OpenRequests::default() {
+                true => String::new(),
+                false => format!(": {} ended, their time was over", kinds(cut)),
+            };
+            format!("{release} stopped in {}{cut}", time(*took_ms))
+        }
+        Progress::Restored {
+            release,
+            took_ms,
+            error: None,
+        } => format!(
+            "{release} {} again, started in {}",
+            in_style(GOOD, "live"),
+            time(*took_ms)
+        ),
+        Progress::Restored {
+            release,
+            error: Some(error),
+            ..
+        } => format!(
+            "{release} {}: {error}",
+            in_style(BAD, "started again, and not healthy")
+        ),
         Progress::Starting { release, .. } => format!("{release} starting"),
         Progress::Started {
             release,

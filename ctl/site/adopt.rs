@@ -126,7 +126,11 @@ impl Site {
         };
         let proved = !matches!(
             self.ledger().deployment,
-            Some(deployment) if deployment.to == at && deployment.phase == Phase::Starting
+            Some(deployment)
+                if deployment.to == at && deployment.phase == Phase::Starting
+                    // It was being started again in the place of a candidate.
+                    || deployment.replaced() == Some(at)
+                        && matches!(deployment.phase, Phase::Reverting(_))
         );
         let mut dead = Vec::new();
         let mut instances = Vec::with_capacity(found.len());

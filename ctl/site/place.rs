@@ -2,7 +2,7 @@
 //! a socket that listens already. Starts nothing.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -25,6 +25,8 @@ pub struct Place {
 enum Held {
     Port(Option<Lease>),
     Unix(SocketFile),
+    /// Nothing: it is always the same.
+    Fixed,
     /// The listener is kept as long as the place, so that connections wait in its backlog while the
     /// process is started again.
     Socket(Option<Lease>, Listener),
@@ -64,6 +66,19 @@ impl Place {
                     held: Held::Unix(file),
                 })
             }
+            AddressKind::Fixed(port) => {
+                let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
+                // What listens there already would be taken for the app.
+                std::net::TcpListener::bind(address).map_err(|cause| {
+                    Why::new(Kind::NoPort, format!("{address}: {cause}")).hint(format!(
+                        "`ss -ltnp 'sport = :{port}'` shows who has it; stop that"
+                    ))
+                })?;
+                Ok(Self {
+                    address: address.into(),
+                    held: Held::Fixed,
+                })
+            }
             AddressKind::Socket => {
                 let lease = lease()?;
                 let listener = ports::listen(&lease).map_err(|cause| {
@@ -91,7 +106,7 @@ impl Place {
     pub fn listener(&self) -> Option<Listener> {
         match &self.held {
             Held::Socket(_, listener) => Some(listener.clone()),
-            Held::Port(_) | Held::Unix(_) => None,
+            Held::Port(_) | Held::Fixed | Held::Unix(_) => None,
         }
     }
 
@@ -115,7 +130,7 @@ impl Place {
     pub fn lease(&self) -> Option<Lease> {
         match &self.held {
             Held::Port(lease) | Held::Socket(lease, _) => lease.clone(),
-            Held::Unix(_) => None,
+            Held::Fixed | Held::Unix(_) => None,
         }
     }
 
@@ -140,7 +155,7 @@ impl Place {
     pub fn clear(&self) -> io::Result<()> {
         match &self.held {
             Held::Unix(file) => file.remove(),
-            Held::Port(_) | Held::Socket(..) => Ok(()),
+            Held::Port(_) | Held::Fixed | Held::Socket(..) => Ok(()),
         }
     }
 

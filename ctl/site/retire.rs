@@ -16,7 +16,6 @@ use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
-use super::slot::State;
 use super::{Keep, Site};
 use crate::failpoint;
 
@@ -118,32 +117,10 @@ impl Site {
             pool.close_idle();
         }
         self.inner().draining.retain(|(slot, _)| *slot != at.slot);
-        let processes: Vec<Process> = {
-            let mut inner = self.inner();
-            let running = inner.slots.get_mut(&at.slot);
-            running.map_or_else(Vec::new, |running| {
-                let ending = running.instances.iter_mut();
-                ending
-                    .map(|one| {
-                        one.state = State::Replacing;
-                        one.process.clone()
-                    })
-                    .collect()
-            })
-        };
         failpoint::pass("before-retired-stop");
-        let stops = processes
-            .iter()
-            .map(|process| process.stop(self.config().stop_timeout));
-        for stopped in join_all(stops).await {
-            info!(%release, slot = %at.slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
-        }
+        self.end_processes(at.slot, self.config().stop_timeout)
+            .await;
         failpoint::pass("after-retired-stop");
-        let removed = self.inner().slots.remove(&at.slot);
-        if let Some(removed) = removed {
-            // The same as above, but where one was being started again in that instant.
-            removed.stop(self.config().stop_timeout).await;
-        }
         self.means.traffic.release_retired(&release);
         let gone = self
             .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
@@ -156,7 +133,7 @@ impl Site {
     }
 
     /// Count what was ended because its time was over.
-    fn count_cut(&self, release: &ReleaseId, cut: Open) {
+    pub(super) fn count_cut(&self, release: &ReleaseId, cut: Open) {
         if cut != Open::default() {
             let Open {
                 requests,

@@ -36,7 +36,7 @@ impl Site {
             .map_err(refused)?;
         let mut spec = self.in_environment(at, program, own, &stored)?;
         let has = match self.config().address {
-            AddressKind::Port => "{port}",
+            AddressKind::Port | AddressKind::Fixed(_) => "{port}",
             AddressKind::Unix => "{socket}",
             AddressKind::Socket => "",
         };
@@ -44,7 +44,7 @@ impl Site {
             *word != has && spec.program.iter().any(|argument| argument.contains(word))
         });
         if let Some(word) = foreign {
-            let kind = format!("{:?}", self.config().address).to_lowercase();
+            let kind = self.config().address.to_string();
             let text = format!(
                 "{word} in the command, and the address of {} is {kind:?}",
                 self.name
@@ -57,7 +57,7 @@ impl Site {
             ("HOST".into(), Ipv4Addr::LOCALHOST.to_string()),
         ]);
         match (self.config().address, address) {
-            (AddressKind::Port, Address::Inet(address)) => {
+            (AddressKind::Port | AddressKind::Fixed(_), Address::Inet(address)) => {
                 spec.env.push(("PORT".into(), address.port().to_string()));
                 fill(&mut spec.program, "{port}", &address.port().to_string());
             }
@@ -162,7 +162,7 @@ impl Site {
         let mut all = self.configured().map_err(refused)?;
         // Under names that no variable can have.
         all.push(("=run".into(), shell_words::join(&config.run)));
-        all.push(("=address".into(), format!("{:?}", config.address)));
+        all.push(("=address".into(), config.address.to_string()));
         all.push(("=instances".into(), config.instances.to_string()));
         all.push((
             "=workdir".into(),
@@ -199,7 +199,7 @@ impl Site {
     }
 
     /// The stored content of a release, and the arguments it was deployed with.
-    fn content(&self, at: Placement) -> Result<(Stored, Vec<String>), Why> {
+    pub(super) fn content(&self, at: Placement) -> Result<(Stored, Vec<String>), Why> {
         let release = at.release_of(&self.name);
         let gone = || {
             Why::new(

@@ -227,7 +227,7 @@ impl Site {
     }
 
     /// Prove an instance that was started again, and let it back into the pool.
-    async fn let_serve(&self, slot: Slot, instance: usize, started: &Started) {
+    pub(super) async fn let_serve(&self, slot: Slot, instance: usize, started: &Started) {
         let proved = probe::prove(
             &started.process,
             &started.address,

@@ -3,7 +3,7 @@
 
 use hotctl_config::Slot;
 use hotctl_deploy::ledger::Traffic;
-use hotctl_deploy::machine::Placement;
+use hotctl_deploy::machine::{Deployment, Placement};
 use hotctl_proxy::{Closed, Limits, Pool, Split};
 use tracing::error;
 
@@ -31,7 +31,7 @@ impl Site {
             Traffic::Shared {
                 live, candidate, ..
             } => live.slot == slot || candidate.slot == slot,
-            Traffic::NothingDeployed | Traffic::Stopped => false,
+            Traffic::NothingDeployed | Traffic::Stopped | Traffic::Parked(_) => false,
         };
         if serving {
             self.publish();
@@ -47,6 +47,7 @@ impl Site {
         match inner.ledger.traffic() {
             Traffic::NothingDeployed => Split::Closed(Closed::NothingDeployed),
             Traffic::Stopped => Split::Closed(Closed::Stopped),
+            Traffic::Parked(_) => self.parked_split(),
             Traffic::All(at) => self
                 .serving(inner, at)
                 .map_or_else(|other| other, Split::all),
@@ -66,8 +67,16 @@ impl Site {
 
     /// The pool of a placement that can serve, or what to do with its requests.
     fn serving(&self, inner: &mut Inner, at: Placement) -> Result<Pool, Split> {
-        let limits = self.park();
         let Some(running) = inner.slots.get_mut(&at.slot) else {
+            if inner
+                .ledger
+                .deployment
+                .as_ref()
+                .is_some_and(Deployment::is_between)
+            {
+                // It is about to be started again.
+                return Err(self.parked_split());
+            }
             // Only where it could not be started when the daemon was.
             let release = at.release_of(&self.name);
             error!(%release, "what should serve does not run");
@@ -80,19 +89,19 @@ impl Site {
         if running.is_failed() {
             return Err(Split::Closed(Closed::CrashLoop));
         }
-        match limits.max {
+        match self.config().park.max {
             // None is to wait: each tries to connect, for as long as the configuration says.
             0 => Ok(running.pool.clone()),
-            _ => Err(Split::Parked(limits)),
+            _ => Err(self.parked_split()),
         }
     }
 
-    fn park(&self) -> Limits {
+    fn parked_split(&self) -> Split {
         let park = &self.config().park;
-        Limits {
+        Split::Parked(Limits {
             max: usize::try_from(park.max).unwrap_or(usize::MAX),
             time: park.time,
-        }
+        })
     }
 }
 

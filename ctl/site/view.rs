@@ -90,6 +90,21 @@ impl Site {
             .collect()
     }
 
+    /// Whether requests wait, as nothing can serve them for a moment.
+    pub fn is_parked(&self) -> bool {
+        let inner = self.inner();
+        let up = |at: Placement| inner.slots.get(&at.slot).is_some_and(|r| r.is_up());
+        let between = inner.ledger.deployment.as_ref();
+        let between = between.is_some_and(hotctl_deploy::machine::Deployment::is_between);
+        match inner.ledger.traffic() {
+            Traffic::Parked(_) => true,
+            Traffic::All(at) | Traffic::Shared { live: at, .. } if !up(at) => {
+                between || inner.slots.contains_key(&at.slot)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether what should serve ends again and again.
     pub fn is_failed(&self) -> bool {
         let inner = self.inner();
@@ -206,6 +221,7 @@ impl Inner {
         let serving = match self.ledger.traffic() {
             Traffic::All(serving) => serving == at,
             Traffic::Shared { live, .. } => live == at,
+            Traffic::Parked(at_first) => at_first == at,
             Traffic::NothingDeployed | Traffic::Stopped => false,
         };
         if serving {
