@@ -144,7 +144,7 @@ pub struct Status {
 pub struct ServiceStatus {
     /// Its name.
     pub name: ServiceName,
-    /// `serving`, `parked` (requests wait, as nothing can serve them for a moment), `stopped`,
+    /// `serving`, `paused`, `maintenance`, `parked` (requests wait, as nothing can serve them for a moment), `stopped`,
     /// `nothing_deployed`, `failed` (its live processes end again and again), `down`
     /// (what should be live could not be started) or `damaged` (its state cannot be read).
     pub state: String,
@@ -159,6 +159,9 @@ pub struct ServiceStatus {
     /// Of a damaged service: what is wrong with its state, and the remedy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<Refusal>,
+    /// What an operator has put between requests and the service, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<GateStatus>,
     /// Requests that wait because nothing can serve them for a moment.
     #[serde(default)]
     pub parked: usize,
@@ -176,6 +179,40 @@ pub struct ServiceStatus {
     /// The last deployment that ended, if it did not end well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
+}
+
+/// What an operator has put between requests and a service.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct GateStatus {
+    /// What.
+    pub kind: GateKind,
+    /// Since it was.
+    pub for_s: f64,
+    /// What clients are told in maintenance, if it is a sentence of the operator's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What can be between requests and a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GateKind {
+    /// They wait.
+    Paused,
+    /// They get 503.
+    Maintenance,
+}
+
+/// The body of `POST /v1/services/NAME/maintenance`, which may be left out. At most one of the two.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceRequest {
+    /// A sentence for clients, on hotctl's own page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// A whole page of HTML for them, at most 256 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
 }
 
 /// A deployment that did not end well, with nothing better after it.

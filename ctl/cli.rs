@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use args::{
-    Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf, Man,
-    OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve, Show, Status, Wait,
+    Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf,
+    Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve,
+    Show, Status, Wait,
 };
 pub use early::Early;
 
@@ -129,6 +130,12 @@ pub enum Command {
     Start(OnService),
     /// Replace a service's processes by fresh ones, without a gap
     Restart(OnService),
+    /// Let requests wait, within the bounds of `park`, until `resume`
+    Pause(OnService),
+    /// End a pause; what waits goes on
+    Resume(OnService),
+    /// Answer requests with 503 and a notice, or no longer; it outlives restarts
+    Maintenance(Maintenance),
     /// End the deployment under way, and the order that waits; what is live stays
     Cancel(OnService),
     /// Read the configuration again; what did not change is not touched

@@ -25,7 +25,8 @@ pub fn of_word(word: &str) -> Style {
     match word {
         "serving" | "live" | "healthy" => GOOD,
         "down" | "failed" | "damaged" => BAD,
-        "candidate" | "starting" | "stopped" | "parked" | "unhealthy" => LOOK,
+        "candidate" | "starting" | "stopped" | "parked" | "paused" | "maintenance"
+        | "unhealthy" => LOOK,
         _ => Style::new(),
     }
 }

@@ -16,6 +16,9 @@ pub enum Subject {
     Stop,
     Start,
     Restart,
+    Pause,
+    Resume,
+    Maintenance,
     Cancel,
     Status,
     Releases,
@@ -41,9 +44,15 @@ const IN_SCHEMA: &str = "#/$defs/";
 pub fn of(subject: Subject) -> Value {
     use Subject as S;
     match subject {
-        S::Deploy | S::Rollback | S::Stop | S::Start | S::Restart | S::Cancel => {
-            line::<Progress>(subject)
-        }
+        S::Deploy
+        | S::Rollback
+        | S::Stop
+        | S::Start
+        | S::Restart
+        | S::Pause
+        | S::Resume
+        | S::Maintenance
+        | S::Cancel => line::<Progress>(subject),
         S::Events => line::<EventLine>(subject),
         S::Logs => line::<LogLine>(subject),
         S::Failure => line::<Failure>(subject),

@@ -4,6 +4,7 @@
 
 mod accept;
 mod cancel;
+mod gate;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ use crate::site::{Ended, Keep, Site};
 use crate::teller::Teller;
 use crate::who::Giver;
 use accept::Waiting;
+pub use gate::Move;
 
 /// What somebody wants of a service, and where to tell what becomes of it.
 #[derive(Debug)]
@@ -69,6 +71,8 @@ pub enum Wish {
     Restart,
     /// End a deployment.
     Cancel(Which),
+    /// Put something between requests and the service, or take it away.
+    Gate(Move),
 }
 
 impl Wish {
@@ -81,6 +85,9 @@ impl Wish {
             Self::Start => Verb::Start,
             Self::Restart => Verb::Restart,
             Self::Cancel(_) => Verb::Cancel,
+            Self::Gate(Move::Pause) => Verb::Pause,
+            Self::Gate(Move::Resume) => Verb::Resume,
+            Self::Gate(Move::Close(_) | Move::Reopen) => Verb::Maintenance,
         }
     }
 }
@@ -201,6 +208,9 @@ impl Desk {
     async fn receive(&mut self, order: Order) {
         if let Wish::Cancel(which) = order.wish {
             return self.cancel(which, order).await;
+        }
+        if let Wish::Gate(to) = &order.wish {
+            return self.gate(to, &order.tell).await;
         }
         if order.if_busy == IfBusy::Refuse
             && let Some(why) = self.busy()

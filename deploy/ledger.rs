@@ -8,6 +8,7 @@ use hotctl_config::file::Strategy;
 use hotctl_config::names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 use serde::{Deserialize, Serialize};
 
+use crate::gate::Gate;
 use crate::machine::{Deployment, Ladder, Phase, Placement};
 use crate::why::{Kind, Why};
 
@@ -24,6 +25,9 @@ pub struct Ledger {
     pub previous: Option<u32>,
     /// An operator stopped the service: the release to start again.
     pub stopped: Option<u32>,
+    /// What an operator has put between requests and the service.
+    #[serde(default, skip_serializing_if = "Gate::is_open")]
+    pub gate: Gate,
     /// The deployment under way.
     pub deployment: Option<Deployment>,
     /// The release of an order that waits for its turn.
@@ -96,6 +100,7 @@ impl Ledger {
             live: None,
             previous: None,
             stopped: None,
+            gate: Gate::Open,
             deployment: None,
             waiting: None,
             retiring: Vec::new(),

@@ -10,6 +10,7 @@ mod elf;
 pub mod env_file;
 mod exit;
 pub mod fingerprint;
+pub mod gate;
 pub mod inspect;
 pub mod ledger;
 mod line;

@@ -76,6 +76,8 @@ pub enum Kind {
     RolledBack,
     /// A newer order took its place in the queue.
     Superseded,
+    /// It cannot be done as things stand.
+    Refused,
     /// Another one is under way, and the order was not to wait for it.
     Busy,
     /// The daemon ended while it was under way.
@@ -84,7 +86,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, so that a metric can exist before its first failure.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Exited,
         Self::NotHealthy,
         Self::WrongPort,
@@ -98,6 +100,7 @@ impl Kind {
         Self::Cancelled,
         Self::RolledBack,
         Self::Superseded,
+        Self::Refused,
         Self::Busy,
         Self::Interrupted,
     ];
@@ -118,6 +121,7 @@ impl Kind {
             Self::Cancelled => "cancelled",
             Self::RolledBack => "rolled_back",
             Self::Superseded => "superseded",
+            Self::Refused => "refused",
             Self::Busy => "busy",
             Self::Interrupted => "interrupted",
         }

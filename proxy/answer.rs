@@ -146,7 +146,7 @@ impl Refusal {
         let (status, reason, own) = self.parts();
         let sentence = match notice {
             Some(Notice::Message(message)) => message,
-            Some(Notice::Page(_)) | None => own,
+            Some(Notice::Plain | Notice::Page(_)) | None => own,
         };
         let phrase = http::StatusCode::from_u16(status)
             .ok()
@@ -164,7 +164,7 @@ impl Refusal {
                 "text/html; charset=utf-8",
                 match notice {
                     Some(Notice::Page(page)) => page.clone(),
-                    Some(Notice::Message(_)) | None => format!(
+                    Some(Notice::Plain | Notice::Message(_)) | None => format!(
                         "<!doctype html>\n<title>{status} {phrase}</title>\n<h1>{status} {phrase}</h1>\n<p>{}</p>\n<p><small>hotctl: {reason}</small></p>\n",
                         as_html(sentence)
                     ),

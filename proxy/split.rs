@@ -80,6 +80,8 @@ pub enum Closed {
 /// What an operator wants clients to see instead of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
+    /// That it is being worked on.
+    Plain,
     /// A sentence, shown on hotctl's own page.
     Message(String),
     /// A whole page of HTML.

@@ -107,7 +107,9 @@ fn every_order_tells_what_becomes_of_it_as_its_schema_says() {
             &daemon.hotctl(["deploy", path, "--json"]).exits(0),
         );
     }
-    for order in ["rollback", "restart", "stop", "stop", "start", "cancel"] {
+    for order in [
+        "rollback", "restart", "stop", "stop", "start", "pause", "resume", "cancel",
+    ] {
         lines_fit(order, &daemon.hotctl([order, "--json"]).exits(0));
     }
     let path = daemon.release("v3");

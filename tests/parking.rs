@@ -271,3 +271,101 @@ fn an_app_that_ends_again_and_again_is_left_for_the_release_before_where_that_is
     let state = || daemon.status().service("web").state.clone();
     eventually_some("it serves", || (state() == "serving").then_some(()));
 }
+
+#[test]
+fn a_pause_loses_no_request_and_outlives_the_daemon() {
+    let mut daemon = serving("park = { max = 100, time = \"30s\" }");
+    let loads = [Class::KeepAlive, Class::Post].map(|class| load(&daemon, class));
+    for load in &loads {
+        load.wait_for(20);
+    }
+    daemon.hotctl(["pause"]).exits(0).says("web is paused");
+    eventually("all clients wait", || waiting(&daemon) == 6);
+    daemon.hotctl(["pause"]).exits(0).says("paused already");
+    daemon
+        .hotctl(["status"])
+        .exits(0)
+        .says("paused for")
+        .says("6 requests wait")
+        .says("try: hotctl resume web");
+    // What is deployed meanwhile is what they get.
+    daemon.deploy("v2", &[]);
+    assert_eq!(waiting(&daemon), 6);
+    daemon.hotctl(["resume"]).exits(0).says("web is resumed");
+    for load in &loads {
+        load.wait_for(20);
+    }
+    for load in loads {
+        load.finish().assert_none_failed();
+    }
+    assert_eq!(daemon.get("/").text(), "v2\n");
+    daemon.hotctl(["pause"]).exits(0);
+    daemon.stop();
+    daemon.start_again();
+    assert_eq!(daemon.status().service("web").state, "paused");
+    let waiter = ask_alongside(&daemon, "/");
+    eventually("it waits", || waiting(&daemon) == 1);
+    daemon.hotctl(["resume"]).exits(0);
+    assert_eq!(waiter.join().unwrap().has_status(200).text(), "v2\n");
+    daemon.hotctl(["resume"]).exits(0).says("is not paused");
+}
+
+#[test]
+fn a_service_without_a_park_cannot_be_paused() {
+    let daemon = serving("park = { max = 0 }");
+    daemon
+        .hotctl(["pause"])
+        .exits(1)
+        .says("park.max is 0")
+        .says("hotctl maintenance on web");
+    assert_eq!(daemon.get("/").text(), "v1\n");
+}
+
+#[test]
+fn in_maintenance_clients_get_what_the_operator_wants_them_to_see() {
+    let mut daemon = serving("");
+    let status_of = |daemon: &Daemon| daemon.status().service("web").state.clone();
+    daemon
+        .hotctl(["maintenance", "on", "--message", "Back at <eight>."])
+        .exits(0)
+        .says("in maintenance");
+    assert_eq!(status_of(&daemon), "maintenance");
+    let answer = daemon.get("/");
+    assert_eq!(answer.head.status, 503);
+    assert_eq!(answer.header("x-hotctl-error"), "maintenance");
+    assert_eq!(answer.header("retry-after"), "60");
+    assert!(answer.text().contains("Back at &lt;eight&gt;."), "{answer}");
+    // A deploy goes on behind it.
+    daemon.deploy("v2", &[]);
+    assert_eq!(daemon.get("/").head.status, 503);
+    daemon
+        .hotctl(["pause"])
+        .exits(1)
+        .says("hotctl maintenance off web");
+    daemon.stop();
+    daemon.start_again();
+    assert!(daemon.get("/").text().contains("Back at"), "it is recorded");
+    std::fs::write(daemon.folder().join("page.html"), "<h1>Closed</h1>").unwrap();
+    daemon
+        .hotctl(["maintenance", "on", "web", "--page", "page.html"])
+        .exits(0);
+    let answer = daemon.get("/");
+    assert_eq!(
+        (answer.head.status, answer.text().as_str()),
+        (503, "<h1>Closed</h1>")
+    );
+    daemon
+        .hotctl(["maintenance", "off", "--message", "x"])
+        .exits(2)
+        .says("leave out --message");
+    daemon
+        .hotctl(["maintenance", "on", "--page", "missing.html"])
+        .exits(2)
+        .says("missing.html");
+    daemon.hotctl(["maintenance", "off"]).exits(0);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v2\n");
+    daemon
+        .hotctl(["maintenance", "off"])
+        .exits(0)
+        .says("is not in maintenance");
+}

@@ -64,6 +64,12 @@ pub enum Verb {
     Stop,
     /// End a deployment. Never one of its own.
     Cancel,
+    /// Let requests wait. Never a deployment of its own.
+    Pause,
+    /// End a pause. Never one of its own.
+    Resume,
+    /// Begin or end maintenance. Never one of its own.
+    Maintenance,
 }
 
 /// A phase that a deployment went through.
@@ -121,6 +127,9 @@ impl fmt::Display for Verb {
             Self::Restart => "restart",
             Self::Stop => "stop",
             Self::Cancel => "cancel",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Maintenance => "maintenance",
         })
     }
 }

@@ -91,6 +91,32 @@ pub struct OnService {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  hotctl maintenance on --message 'Back at eight.'    503 with that sentence, and Retry-After
+  hotctl maintenance on web --page closed.html        with a page of your own
+  hotctl maintenance off web                          as before")]
+pub struct Maintenance {
+    /// Whether there is to be maintenance
+    pub switch: OnOff,
+    /// Which service; may be left out where there is only one
+    pub service: Option<ServiceName>,
+    /// What clients are told, on hotctl's own page
+    #[arg(long, value_name = "TEXT", conflicts_with = "page")]
+    pub message: Option<String>,
+    /// A file of HTML that clients get, at most 256 KiB
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
+}
+
+/// Begin or end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    On,
+    Off,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   hotctl rollback                 to the release before
   hotctl rollback web --to 7      to one that is stored; `hotctl releases` lists them")]
 pub struct Rollback {

@@ -11,9 +11,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{meant, path_of, service_path, with_query};
 use crate::api::{
-    CancelQuery, DeployRequest, Progress, Put, PutQuery, RollbackRequest, UploadKind,
+    CancelQuery, DeployRequest, MaintenanceRequest, Progress, Put, PutQuery, RollbackRequest,
+    UploadKind,
 };
-use crate::cli::{self, Form, ReleaseRef, Wait};
+use crate::cli::{self, Form, OnOff, ReleaseRef, Wait};
 use crate::client::{Client, Lines};
 use crate::fault::Fault;
 use crate::print::{self, Paper};
@@ -125,6 +126,37 @@ pub async fn on_service(
         service_path(client, on.service.as_ref()).await?
     );
     let answer = client.order(Method::POST, &path, &()).await?;
+    follow(client, answer, Paper::new(form), Wait::Drained, None).await
+}
+
+/// `hotctl maintenance`.
+pub async fn maintenance(
+    client: &Client,
+    asked: &cli::Maintenance,
+    form: Form,
+) -> Result<(), Fault> {
+    if asked.switch == OnOff::Off && (asked.message.is_some() || asked.page.is_some()) {
+        let text = "maintenance off: nothing is shown any more, so there is nothing to say";
+        return Err(Fault::config(text).hint("leave out --message and --page"));
+    }
+    let page = match &asked.page {
+        Some(path) => Some(std::fs::read_to_string(path).map_err(|cause| {
+            Fault::config(format!("{}: {cause}", path.display())).hint("a file of HTML in UTF-8")
+        })?),
+        None => None,
+    };
+    let service = service_path(client, asked.service.as_ref()).await?;
+    let path = format!("{service}/maintenance");
+    let answer = match asked.switch {
+        OnOff::On => {
+            let request = MaintenanceRequest {
+                message: asked.message.clone(),
+                page,
+            };
+            client.order(Method::POST, &path, &request).await?
+        }
+        OnOff::Off => client.order(Method::DELETE, &path, &()).await?,
+    };
     follow(client, answer, Paper::new(form), Wait::Drained, None).await
 }
 

@@ -12,16 +12,18 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::{StreamExt as _, stream};
 use hotctl_config::names::ServiceName;
+use hotctl_deploy::gate::Notice;
 use hotctl_deploy::release::Upload;
 
 use super::ndjson;
 use crate::api::{
-    CancelQuery, DeployRequest, OrderRequest, Progress, Put, PutQuery, RollbackRequest, UploadKind,
+    CancelQuery, DeployRequest, MaintenanceRequest, OrderRequest, Progress, Put, PutQuery,
+    RollbackRequest, UploadKind,
 };
 use crate::house::{House, Resident};
 use crate::openapi;
 use crate::refused::{self, BodyOrDefault, NoQuery, Path, Query, Refused};
-use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
+use crate::service::{IfBusy, Move, Order, Unchanged, Which, Wish};
 use crate::store::on_disk;
 use crate::teller::Teller;
 use crate::who::Giver;
@@ -179,6 +181,96 @@ pub(super) async fn restart(
 ) -> Result<Response, Refused> {
     let resident = house.resident(&service)?;
     order(&resident, by, Wish::Restart, if_busy(request.no_wait)).await
+}
+
+/// Let requests wait, within the bounds of `park`.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/pause",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
+pub(super) async fn pause(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    Path(service): Path<ServiceName>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    let resident = house.resident(&service)?;
+    order(&resident, by, Wish::Gate(Move::Pause), IfBusy::Wait).await
+}
+
+/// End a pause: what waits goes on.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/resume",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
+pub(super) async fn resume(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    Path(service): Path<ServiceName>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    let resident = house.resident(&service)?;
+    order(&resident, by, Wish::Gate(Move::Resume), IfBusy::Wait).await
+}
+
+/// Answer requests with 503 and a notice.
+#[utoipa::path(
+    post,
+    path = "/v1/services/{service}/maintenance",
+    params(("service" = ServiceName, Path, description = "The service")),
+    request_body = Option<MaintenanceRequest>,
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
+pub(super) async fn begin_maintenance(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    Path(service): Path<ServiceName>,
+    by: Giver,
+    BodyOrDefault(request): BodyOrDefault<MaintenanceRequest>,
+) -> Result<Response, Refused> {
+    /// It is written with every change of the record.
+    const LONGEST: usize = 256 << 10;
+    let unfit = |text: &str| Refused::new(StatusCode::UNPROCESSABLE_ENTITY, text);
+    let notice = match (request.message, request.page) {
+        (Some(_), Some(_)) => {
+            return Err(unfit(
+                "maintenance: message and page: only one of them can be shown",
+            ));
+        }
+        (Some(text), None) => Notice::Message(text),
+        (None, Some(text)) => Notice::Page(text),
+        (None, None) => Notice::Plain,
+    };
+    if let Notice::Message(text) | Notice::Page(text) = &notice
+        && text.len() > LONGEST
+    {
+        return Err(unfit("maintenance: longer than 256 KiB")
+            .hint("let the page take its pictures from elsewhere"));
+    }
+    let resident = house.resident(&service)?;
+    let wish = Wish::Gate(Move::Close(notice));
+    order(&resident, by, wish, IfBusy::Wait).await
+}
+
+/// Let requests through again.
+#[utoipa::path(
+    delete,
+    path = "/v1/services/{service}/maintenance",
+    params(("service" = ServiceName, Path, description = "The service")),
+    responses((status = 200, description = "What becomes of the order, an event a line, until its end", body = Progress, content_type = "application/x-ndjson"), Refused)
+)]
+pub(super) async fn end_maintenance(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    Path(service): Path<ServiceName>,
+    by: Giver,
+) -> Result<Response, Refused> {
+    let resident = house.resident(&service)?;
+    order(&resident, by, Wish::Gate(Move::Reopen), IfBusy::Wait).await
 }
 
 /// End a deployment; what is live stays.

@@ -11,12 +11,14 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hotctl_config::names::ServiceName;
+use hotctl_deploy::gate::{Gate, Notice};
 use hotctl_deploy::machine::Phase;
 
 use super::ndjson;
 use crate::api::{
-    DeploymentRecord, DeploymentStatus, EventLine, EventsQuery, HistoryQuery, InstanceStatus,
-    LogsQuery, Outcome, Refusal, ReleaseLine, RunningRelease, ServiceStatus, Status, WaitingStatus,
+    DeploymentRecord, DeploymentStatus, EventLine, EventsQuery, GateKind, GateStatus, HistoryQuery,
+    InstanceStatus, LogsQuery, Outcome, Refusal, ReleaseLine, RunningRelease, ServiceStatus,
+    Status, WaitingStatus,
 };
 use crate::follow;
 use crate::history::{History, now_ms};
@@ -198,6 +200,8 @@ fn service_status(resident: &Resident) -> ServiceStatus {
     ServiceStatus {
         name: site.name.clone(),
         state: match (&live, ledger.stopped) {
+            _ if matches!(ledger.gate, Gate::Maintenance { .. }) => "maintenance",
+            (Some(_), _) if matches!(ledger.gate, Gate::Paused { .. }) => "paused",
             (Some(_), _) if site.is_failed() => "failed",
             (_, None) if site.is_parked() => "parked",
             (Some(_), _) => "serving",
@@ -211,6 +215,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         ignore: config.ignore.clone(),
         damage: None,
         parked: site.parked(),
+        gate: gate(&ledger.gate),
         live,
         running,
         last_failure: history.last_failure(),
@@ -248,6 +253,7 @@ fn damaged_status(name: &ServiceName, damaged: &Damaged) -> ServiceStatus {
             hint: damaged.why.hint.clone(),
         }),
         parked: 0,
+        gate: None,
         live: None,
         running: Vec::new(),
         last_failure: None,
@@ -259,6 +265,26 @@ fn damaged_status(name: &ServiceName, damaged: &Damaged) -> ServiceStatus {
 
 fn texts(all: &[impl ToString]) -> Vec<String> {
     all.iter().map(ToString::to_string).collect()
+}
+
+/// What an operator has put between requests and the service.
+fn gate(gate: &Gate) -> Option<GateStatus> {
+    let (kind, since_ms, message) = match gate {
+        Gate::Open => return None,
+        Gate::Paused { since_ms } => (GateKind::Paused, since_ms, None),
+        Gate::Maintenance { notice, since_ms } => {
+            let message = match notice {
+                Notice::Message(text) => Some(text.clone()),
+                Notice::Plain | Notice::Page(_) => None,
+            };
+            (GateKind::Maintenance, since_ms, message)
+        }
+    };
+    Some(GateStatus {
+        kind,
+        for_s: Duration::from_millis(now_ms().saturating_sub(*since_ms)).as_secs_f64(),
+        message,
+    })
 }
 
 /// The order that waits: the newest there is, as a newer one would have taken its place.

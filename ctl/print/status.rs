@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::events::{apart_from, kinds};
 use super::table::{Cell, heading, table};
 use super::{plural, seconds};
-use crate::api::{InstanceStatus, ReleaseLine, RunningRelease, ServiceStatus, Status};
+use crate::api::{GateKind, InstanceStatus, ReleaseLine, RunningRelease, ServiceStatus, Status};
 use crate::paint::{BAD, GOOD, LOOK, in_style, of_word};
 
 /// `hotctl status` for people.
@@ -91,6 +91,21 @@ fn one_service(service: &ServiceStatus) -> String {
             w.to,
             w.by,
             seconds(w.age_s)
+        ));
+    }
+    if let Some(gate) = &service.gate {
+        let (what, remedy) = match gate.kind {
+            GateKind::Paused => ("paused", "resume"),
+            GateKind::Maintenance => ("in maintenance", "maintenance off"),
+        };
+        let says = gate
+            .message
+            .as_ref()
+            .map_or(String::new(), |message| format!(": {message:?}"));
+        out.push_str(&format!(
+            "\n  {what} for {}{says}\n  try: hotctl {remedy} {}",
+            seconds(gate.for_s),
+            service.name
         ));
     }
     if service.parked > 0 {

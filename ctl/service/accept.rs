@@ -125,7 +125,7 @@ impl Desk {
                 (number, Goal::Fresh(unchanged))
             }
             Wish::Rollback { to } => (ledger.back_to(to)?, Goal::Stored),
-            Wish::Start | Wish::Restart | Wish::Stop | Wish::Cancel(_) => {
+            Wish::Start | Wish::Restart | Wish::Stop | Wish::Cancel(_) | Wish::Gate(_) => {
                 let coming = ledger.deployment.as_ref().map(|d| d.to.release);
                 let current = coming.or_else(|| current(&ledger));
                 let current = current.ok_or_else(|| self.nothing_deployed())?;
@@ -180,7 +180,11 @@ impl Desk {
                 // Whether it was to be deployed even if it is live already is not known any more.
                 Verb::Deploy => Goal::Fresh(Unchanged::Nothing),
                 Verb::Rollback => Goal::Stored,
-                Verb::Stop | Verb::Start | Verb::Restart | Verb::Cancel => Goal::Current,
+                Verb::Start | Verb::Restart => Goal::Current,
+                // Never deployments: nothing of them waits.
+                Verb::Stop | Verb::Cancel | Verb::Pause | Verb::Resume | Verb::Maintenance => {
+                    Goal::Current
+                }
             },
             to: record.to,
             tell,
@@ -310,7 +314,7 @@ fn is_same(wish: &Wish, environment: Option<Digest>, ledger: &Ledger, serving: u
         }),
         Wish::Rollback { to } => *to == Some(serving),
         Wish::Start => true,
-        Wish::Deploy { .. } | Wish::Restart | Wish::Stop | Wish::Cancel(_) => false,
+        Wish::Deploy { .. } | Wish::Restart | Wish::Stop | Wish::Cancel(_) | Wish::Gate(_) => false,
     }
 }
 

@@ -1,7 +1,10 @@
 //! Who gets requests: from the record, and from what runs, to one publication. What has its traffic
 //! and no process to serve it is parked, or refused where that will not be otherwise soon.
 
+use std::sync::Arc;
+
 use hotctl_config::Slot;
+use hotctl_deploy::gate::{Gate, Notice};
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Placement};
 use hotctl_proxy::{Closed, Limits, Pool, Split};
@@ -44,7 +47,19 @@ impl Site {
     }
 
     fn split(&self, inner: &mut Inner) -> Split {
-        match inner.ledger.traffic() {
+        let traffic = inner.ledger.traffic();
+        match (&inner.ledger.gate, traffic) {
+            (Gate::Maintenance { notice, .. }, _) => {
+                return Split::Closed(Closed::Maintenance(Arc::new(match notice {
+                    Notice::Plain => hotctl_proxy::Notice::Plain,
+                    Notice::Message(text) => hotctl_proxy::Notice::Message(text.clone()),
+                    Notice::Page(text) => hotctl_proxy::Notice::Page(text.clone()),
+                })));
+            }
+            (_, Traffic::NothingDeployed | Traffic::Stopped) | (Gate::Open, _) => {}
+            (Gate::Paused { .. }, _) => return self.parked_split(),
+        }
+        match traffic {
             Traffic::NothingDeployed => Split::Closed(Closed::NothingDeployed),
             Traffic::Stopped => Split::Closed(Closed::Stopped),
             Traffic::Parked(_) => self.parked_split(),
