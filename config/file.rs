@@ -237,6 +237,11 @@ pub struct Service {
     /// What follows a crash loop: `"restart"` goes on trying, every 30 s; `"rollback"` goes back to the
     /// release that was live before. Default `"restart"`.
     pub on_crash_loop: OnCrashLoop,
+    /// The age at which the processes of the live release are replaced by fresh ones of the same
+    /// release, as `hotctl restart` does it, for what gets worse with time. `"0s"`: never. Default
+    /// `"0s"`.
+    #[serde(with = "form::duration")]
+    pub recycle: Duration,
     /// How the output of the processes is kept.
     pub logs: Logs,
     /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
@@ -515,6 +520,7 @@ impl Default for Service {
             stop_timeout: Duration::from_secs(10),
             keep_warm: Duration::from_secs(60),
             max_failures: 10,
+            recycle: Duration::ZERO,
             park: Park::default(),
             crash_loop: CrashLoop::default(),
             on_crash_loop: OnCrashLoop::default(),

@@ -25,7 +25,7 @@ const OF_THE_DAEMON: [&str; 7] = [
 /// Also one of them; apart from the others, for their order.
 const TRUSTED: &str = "trusted_proxies";
 /// Fields of a service that count at once.
-const AT_ONCE: [&str; 13] = [
+const AT_ONCE: [&str; 14] = [
     "crash_loop",
     "drain",
     "health",
@@ -37,6 +37,7 @@ const AT_ONCE: [&str; 13] = [
     "on_crash_loop",
     "park",
     "paths",
+    "recycle",
     "start_timeout",
     "stop_timeout",
 ];

@@ -13,7 +13,7 @@ use prometheus::{
     Registry,
 };
 
-use crate::site::{Loss, Shown};
+use crate::site::{Loss, Renewal, Shown};
 
 /// 5 ms to 10 min: phases of a deployment, drains.
 const PHASES: [f64; 16] = [
@@ -34,6 +34,7 @@ pub struct Metrics {
     restarts: IntCounterVec,
     adopted: IntCounterVec,
     crash_loops: IntCounterVec,
+    renewals: IntCounterVec,
     flip_backs: IntCounterVec,
     started: GaugeVec,
     last: GaugeVec,
@@ -131,6 +132,13 @@ impl Metrics {
                 ),
                 &["service"],
             )?,
+            renewals: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_renewals_total",
+                    "Restarts of the whole live release that were ordered by hotctl itself, by reason.",
+                ),
+                &["service", "reason"],
+            )?,
             flip_backs: IntCounterVec::new(
                 Opts::new(
                     "hotctl_flip_backs_total",
@@ -181,6 +189,7 @@ impl Metrics {
         registry.register(Box::new(metrics.restarts.clone()))?;
         registry.register(Box::new(metrics.adopted.clone()))?;
         registry.register(Box::new(metrics.crash_loops.clone()))?;
+        registry.register(Box::new(metrics.renewals.clone()))?;
         registry.register(Box::new(metrics.flip_backs.clone()))?;
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
@@ -225,6 +234,9 @@ impl Metrics {
             self.restarts.with_label_values(&[name, loss.label()]);
         }
         self.crash_loops.with_label_values(&[name]);
+        for renewal in Renewal::ALL {
+            self.renewals.with_label_values(&[name, renewal.label()]);
+        }
         for kind in [Kind::Exited, Kind::NotHealthy, Kind::RequestsFailed] {
             self.flip_backs.with_label_values(&[name, kind.label()]);
         }
@@ -239,6 +251,13 @@ impl Metrics {
     pub fn restarted(&self, service: &ServiceName, loss: Loss) {
         self.restarts
             .with_label_values(&[service.as_str(), loss.label()])
+            .inc();
+    }
+
+    /// The live release is restarted by hotctl itself.
+    pub fn renewal(&self, service: &ServiceName, why: Renewal) {
+        self.renewals
+            .with_label_values(&[service.as_str(), why.label()])
             .inc();
     }
 

@@ -7,7 +7,7 @@ mod cancel;
 mod gate;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hotctl_config::file::{OnCrashLoop, Strategy};
 use hotctl_config::names::{Digest, Percent, ReleaseId, Slot};
@@ -27,9 +27,9 @@ use crate::failpoint;
 use crate::hands::DeployHands;
 use crate::history::{History, Scribe};
 use crate::house::{Farewell, Parting};
-use crate::site::{Ended, Keep, Site};
+use crate::site::{Ended, Keep, Renewal, Site};
 use crate::teller::Teller;
-use crate::who::Giver;
+use crate::who::{Giver, Via};
 use accept::Waiting;
 pub use gate::Move;
 
@@ -112,6 +112,9 @@ pub enum Unchanged {
     Deploy,
 }
 
+/// After a restart of its own accord that failed, the next one is not tried before.
+const REST: Duration = Duration::from_secs(5 * 60);
+
 /// What the last daemon was at when it ended.
 #[derive(Debug)]
 pub struct Resume {
@@ -137,13 +140,19 @@ pub async fn run(
         active: None,
         queue: Queue::default(),
         left: None,
+        rest_until: None,
     };
+    let mut renewals = desk.site.renewals();
     desk.resume(resume).await;
     let parting = loop {
         tokio::select! {
             Some(order) = orders.recv() => desk.receive(order).await,
             deployment = ended(&mut desk.active) => desk.settle(deployment).await,
             Some(ended) = exits.recv() => desk.hear_of(&ended).await,
+            Ok(()) = renewals.changed() => {
+                let renewal = *renewals.borrow_and_update();
+                desk.renew(renewal).await;
+            }
             parting = farewell.said() => break parting,
         }
     };
@@ -171,6 +180,8 @@ struct Desk {
     history: Arc<History>,
     active: Option<Active>,
     queue: Queue<Waiting>,
+    /// No restart of its own accord before: the last one failed.
+    rest_until: Option<Instant>,
     /// The slot that was left for the release before it, because it ended again and again.
     left: Option<Slot>,
 }
@@ -409,6 +420,9 @@ impl Desk {
                 warn!(%release, reason = %why.kind, %why, "deployment failed");
                 // What was live may be away for good now.
                 self.site.publish();
+                if active.tell.by().via == Via::Daemon {
+                    self.rest_until = Instant::now().checked_add(REST);
+                }
                 self.site.retire(deployment.to);
                 active.tell.tell(Progress::Failed {
                     release: Some(release.clone()),
@@ -489,6 +503,43 @@ impl Desk {
         }
     }
 
+    /// What is live should be replaced by fresh processes.
+    async fn renew(&mut self, renewal: Option<(Slot, Renewal)>) {
+        let Some((slot, why)) = renewal else { return };
+        let resting = self.rest_until.is_some_and(|until| Instant::now() < until);
+        let idle = self.active.is_none() && self.queue.waiting().is_none();
+        let live = match self.site.ledger().traffic() {
+            Traffic::All(at) if at.slot == slot && self.site.is_up(slot) => at,
+            _ => return,
+        };
+        if resting || !idle {
+            // It is said again.
+            return;
+        }
+        let Site { name, means, .. } = &*self.site;
+        means.metrics.renewal(name, why);
+        let noted = Noted::Renewal {
+            release: live.release_of(name),
+            slot,
+            reason: why.label().to_owned(),
+        };
+        means.journal.note(Some(name), noted);
+        self.by_itself(Wish::Restart).await;
+    }
+
+    /// An order of the daemon's own, as any other.
+    async fn by_itself(&mut self, wish: Wish) {
+        let Site { name, means, .. } = &*self.site;
+        // Nobody listens: it is told to the journal and to the record.
+        let (tell, _) = Teller::new(wish.verb(), Giver::daemon(), name, &means.journal);
+        let order = Order {
+            wish,
+            if_busy: IfBusy::Refuse,
+            tell,
+        };
+        self.receive(order).await;
+    }
+
     /// What is live ends again and again: go back, where the configuration wants it, once.
     async fn crash_loop(&mut self, slot: Slot) {
         let idle = self.active.is_none() && self.queue.waiting().is_none();
@@ -500,15 +551,7 @@ impl Desk {
             return;
         }
         self.left = Some(slot);
-        let Site { name, means, .. } = &*self.site;
-        // Nobody listens: it is told to the journal and to the record.
-        let (tell, _) = Teller::new(Verb::Rollback, Giver::daemon(), name, &means.journal);
-        let order = Order {
-            wish: Wish::Rollback { to: None },
-            if_busy: IfBusy::Refuse,
-            tell,
-        };
-        self.receive(order).await;
+        self.by_itself(Wish::Rollback { to: None }).await;
     }
 
     fn refuse(&self, tell: &Teller, why: Why) {

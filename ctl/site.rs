@@ -28,7 +28,7 @@ use hotctl_deploy::ports::Ports;
 use hotctl_deploy::process::Exit;
 use hotctl_deploy::release::Store;
 use hotctl_proxy::Switch;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::api::Noted;
@@ -40,7 +40,7 @@ use slot::Running;
 
 pub use retire::Drained;
 pub use slot::{Launched, Started};
-pub use tend::Loss;
+pub use tend::{Loss, Renewal};
 pub use view::{Shown, SlotView};
 
 /// What the services share; handed in by the daemon.
@@ -70,6 +70,9 @@ pub struct Site {
     /// Processes that ended. Its reader is the service's task; sixteen may wait for it, further
     /// ones hold up only the tiny tasks that watch a process.
     exits: mpsc::Sender<Ended>,
+    /// The slot whose processes should be replaced by fresh ones, and why. Its reader is the service's
+    /// task, which looks whether that is still so; what was said before counts no more.
+    renewal: watch::Sender<Option<(Slot, Renewal)>>,
     /// Woken after each round of probes, and when a process ends.
     stirred: Notify,
     /// What fingerprints of the environment are made with.
@@ -141,6 +144,7 @@ impl Site {
             }),
             writing: tokio::sync::Mutex::new(()),
             exits,
+            renewal: watch::Sender::new(None),
             stirred: Notify::new(),
             key,
             tasks: TaskTracker::new(),

@@ -369,3 +369,24 @@ fn in_maintenance_clients_get_what_the_operator_wants_them_to_see() {
         .exits(0)
         .says("is not in maintenance");
 }
+
+#[test]
+fn processes_of_some_age_are_replaced_by_fresh_ones_without_losing_a_request() {
+    let daemon = serving("recycle = \"1s\"\n[service.web.health]\ninterval = \"50ms\"");
+    let load = load(&daemon, Class::KeepAlive);
+    load.expect(&["v1"]);
+    let first = daemon.live().pid;
+    eventually("it is replaced, and again", || {
+        daemon.metric("hotctl_renewals_total", &["web", "age"]) >= 2.0 && daemon.live().pid != first
+    });
+    load.finish().assert_none_failed();
+    assert_eq!(daemon.live().release, "web@1");
+    let renewal = events(&daemon, "renewal");
+    assert_eq!(
+        (&renewal[0]["reason"], &renewal[0]["release"]),
+        (&"age".into(), &"web@1".into())
+    );
+    let ordered = events(&daemon, "ordered");
+    let by_itself = ordered.iter().find(|it| it["verb"] == "restart").unwrap();
+    assert_eq!(by_itself["by"]["via"], "daemon");
+}

@@ -371,6 +371,15 @@ pub enum Noted {
         /// How the last time: `exit status 1`, `signal SIGKILL`.
         exit: String,
     },
+    /// The processes of the live release are to be replaced by fresh ones, without anybody asking.
+    Renewal {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// `age` or `memory`.
+        reason: String,
+    },
     /// A process that serves has failed `health.fall` probes in a row, or real requests.
     Unhealthy {
         /// Of which release.

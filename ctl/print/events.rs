@@ -255,6 +255,9 @@ fn noted(what: &Noted) -> String {
         Noted::InstanceRestarted { release, pid, .. } => {
             format!("{release} started again, pid {pid}")
         }
+        Noted::Renewal {
+            release, reason, ..
+        } => format!("{release} to be replaced by fresh processes, for its {reason}"),
         Noted::CrashLoop {
             release,
             deaths,
