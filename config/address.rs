@@ -9,15 +9,20 @@ use std::sync::Arc;
 use crate::error::Invalid;
 use crate::form;
 
-/// An address of one process: `127.0.0.1:20417`, or `unix:/run/hotctl/web/7.0.sock`. Serialised as
-/// that text. Cheap to clone.
+/// An address of one process: `127.0.0.1:20417`, `unix:/run/hotctl/web/7.0.sock`, or `nowhere` for one
+/// that takes no requests. Serialised as that text. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Address {
     /// A port of this machine.
     Inet(SocketAddr),
     /// A unix socket.
     Unix(Arc<Path>),
+    /// Nowhere: it takes no requests.
+    Nowhere,
 }
+
+/// How nowhere is written.
+const NOWHERE: &str = "nowhere";
 
 /// What a unix socket begins with.
 const UNIX: &str = "unix:";
@@ -27,7 +32,7 @@ impl Address {
     pub fn port(&self) -> Option<u16> {
         match self {
             Self::Inet(address) => Some(address.port()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Nowhere => None,
         }
     }
 }
@@ -43,6 +48,7 @@ impl fmt::Display for Address {
         match self {
             Self::Inet(address) => write!(f, "{address}"),
             Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
+            Self::Nowhere => f.write_str(NOWHERE),
         }
     }
 }
@@ -52,6 +58,7 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         match text.strip_prefix(UNIX) {
+            None if text == NOWHERE => Ok(Self::Nowhere),
             Some(path) if path.starts_with('/') => Ok(Self::Unix(Path::new(path).into())),
             Some(_) => Err(Invalid::new(
                 "not the whole path of a unix socket",
@@ -71,7 +78,12 @@ mod tests {
 
     #[test]
     fn an_address_is_read_as_it_is_written() {
-        for text in ["127.0.0.1:80", "[::1]:8080", "unix:/run/a b.sock"] {
+        for text in [
+            "127.0.0.1:80",
+            "[::1]:8080",
+            "unix:/run/a b.sock",
+            "nowhere",
+        ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
         for text in ["unix:relative", "unix:", "localhost:80", "127.0.0.1"] {

@@ -180,8 +180,10 @@ impl Rules {
         // A deploy needs its ports beside those of all the live releases, which is all that is sure:
         // those that drain have theirs too, and a deploy waits for one of them if it must.
         let instances = |(name, service): (&ServiceName, &Service)| match service.address {
-            AddressKind::Port | AddressKind::Socket => (service.instances.get(), name.to_string()),
-            AddressKind::Unix | AddressKind::Fixed(_) => (0, name.to_string()),
+            AddressKind::Port | AddressKind::Socket if service.http => {
+                (service.instances.get(), name.to_string())
+            }
+            _ => (0, name.to_string()),
         };
         let live: u32 = config.services.iter().map(instances).map(|(n, _)| n).sum();
         let most = config.services.iter().map(instances).max();
@@ -225,7 +227,7 @@ impl Rules {
     /// No request is for two services.
     fn routes(&mut self, config: &Config) {
         let mut taken: HashMap<(&str, &str), (&ServiceName, Place)> = HashMap::new();
-        for (name, service) in &config.services {
+        for (name, service) in config.services.iter().filter(|(_, it)| it.http) {
             let at = Place::default().key("service").key(name.as_str());
             let hosts: Vec<(&str, Option<usize>)> = match service.hosts.as_slice() {
                 [] => vec![("", None)],

@@ -153,6 +153,14 @@ pub struct Service {
     /// Paths it answers for, with all below: `"/api"` is `/api` and `/api/x`, not `/apix`. The longest
     /// that fits wins. Default `["/"]`.
     pub paths: Vec<PathPrefix>,
+    /// Whether it takes requests. `false` is for a plain worker: it has no address and no routes, its
+    /// health is that it stays alive for `health.min_uptime`, or what `"notify"` or `"command"` say,
+    /// and it is deployed, supervised and rolled back like anything else, but for `keep_warm`: the old
+    /// one ends as soon as the new one is healthy. Default `true`.
+    pub http: bool,
+    /// For a worker: whether the old release goes on working until the new one is healthy. `false`
+    /// stops the old one first, as `strategy = "recreate"` does. Default `true`.
+    pub overlap: bool,
     /// Command that starts a release which is a folder, run within it: program, then arguments.
     /// `{port}` becomes the port, which is also in the environment as `PORT`; `{socket}` the path of
     /// the unix socket; `{data}` the service's data folder; `{release}` the release's own folder.
@@ -350,6 +358,8 @@ pub enum AddressKind {
     Socket,
     /// Not at all: it always listens at this port of 127.0.0.1.
     Fixed(NonZeroU16),
+    /// Not at all: it listens nowhere. Never written: that is what `http = false` is.
+    Nowhere,
 }
 
 impl FromStr for AddressKind {
@@ -377,6 +387,7 @@ impl fmt::Display for AddressKind {
             Self::Unix => f.write_str("unix"),
             Self::Socket => f.write_str("socket"),
             Self::Fixed(port) => write!(f, "fixed:{port}"),
+            Self::Nowhere => f.write_str("nowhere"),
         }
     }
 }
@@ -386,9 +397,10 @@ impl fmt::Display for AddressKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
+    /// `"process"` only looks whether the process lives, and has for `min_uptime`;
     /// `"http"` sends a request and looks at the answer; `"tcp"` only connects; `"notify"` waits for
     /// `READY=1` on `NOTIFY_SOCKET` (sd_notify(3)); `"command"` runs `command`, whose exit status 0 is
-    /// healthy. Default `"http"`.
+    /// healthy. Default `"http"`, for a worker `"process"`.
     pub kind: HealthKind,
     /// The command, for that kind: program, then arguments. It runs in the folder and the environment
     /// of the process that it asks about. Default `[]`.
@@ -405,6 +417,9 @@ pub struct Health {
     /// Text that must occur in the first 64 KiB of the answer's body. Default: the body is not looked
     /// at.
     pub body: Option<String>,
+    /// For kind `"process"`: how long it must have lived. Below `start_timeout`. Default `"2s"`.
+    #[serde(with = "form::duration")]
+    pub min_uptime: Duration,
     /// How long one probe may take. Above 0. Default `"5s"`.
     #[serde(with = "form::duration")]
     pub timeout: Duration,
@@ -434,6 +449,8 @@ pub enum HealthKind {
     Notify,
     /// Runs a command.
     Command,
+    /// Looks whether the process lives.
+    Process,
 }
 
 /// What happens when a release answers on a socket that is not its own.
@@ -499,6 +516,8 @@ impl Default for Service {
         Self {
             hosts: Vec::new(),
             paths: vec![PathPrefix::default()],
+            http: true,
+            overlap: true,
             run: Vec::new(),
             strategy: Strategy::default(),
             address: AddressKind::default(),
@@ -543,11 +562,40 @@ impl Default for Drain {
 }
 
 impl Service {
-    /// How a new release takes over: one at a fixed address cannot run beside another.
+    /// How a new release takes over: one at a fixed address cannot run beside another, nor a worker
+    /// that must not overlap.
     pub fn strategy(&self) -> Strategy {
         match self.address {
             AddressKind::Fixed(_) => Strategy::Recreate,
-            AddressKind::Port | AddressKind::Unix | AddressKind::Socket => self.strategy,
+            _ if !self.overlap => Strategy::Recreate,
+            AddressKind::Port | AddressKind::Unix | AddressKind::Socket | AddressKind::Nowhere => {
+                self.strategy
+            }
+        }
+    }
+
+    /// How long the old release is kept running after a flip. Nothing else can be beside a release
+    /// that took the place of another, and two workers would both work.
+    pub fn keep_warm(&self) -> Duration {
+        match self.strategy() {
+            Strategy::BlueGreen if self.http => self.keep_warm,
+            Strategy::BlueGreen | Strategy::Recreate => Duration::ZERO,
+        }
+    }
+
+    /// How a release is told where to listen: a worker does not listen.
+    pub fn address_kind(&self) -> AddressKind {
+        match self.http {
+            true => self.address,
+            false => AddressKind::Nowhere,
+        }
+    }
+
+    /// What a probe does: a worker has nothing to connect to.
+    pub fn health_kind(&self) -> HealthKind {
+        match self.health.kind {
+            HealthKind::Http | HealthKind::Tcp if !self.http => HealthKind::Process,
+            kind => kind,
         }
     }
 }
@@ -590,6 +638,7 @@ impl Default for Health {
             method: "GET".into(),
             status: StatusSet::default(),
             body: None,
+            min_uptime: Duration::from_secs(2),
             timeout: Duration::from_secs(5),
             interval: Duration::from_secs(1),
             rise: 1,

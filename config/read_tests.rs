@@ -225,7 +225,7 @@ fn json_is_told_its_lines_too() {
             r#"hotctl.json:4: listen[1]: address is missing -> an address such as "0.0.0.0:80""#,
             r#"hotctl.json:7: service.web.run: "node server.js": a string, where a list is due -> ["node", "server.js"]"#,
             r#"hotctl.json:7: service.web.start_timeout: 30: a number, where a time such as "30s" or "1m30s" is due -> "30s""#,
-            r#"hotctl.json:8: service.web.health.kind: "ftp": not one of the values there are -> "http", "tcp", "notify" or "command""#,
+            r#"hotctl.json:8: service.web.health.kind: "ftp": not one of the values there are -> "http", "tcp", "notify", "command" or "process""#,
             r#"hotctl.json:8: service.web.health.path: "up": a path begins with "/" -> "/up""#,
         ],
     );
@@ -237,7 +237,7 @@ fn a_field_in_the_wrong_table_is_told_the_right_one() {
         "interval = \"1s\"\nfoo = 1\nhealth = \"tcp\"\n",
         &[
             "hotctl.toml:3: service.web.interval: unknown field -> interval in [service.web.health]",
-            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "logs" or "keep_releases""#,
+            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "logs" or "keep_releases""#,
             r#"hotctl.toml:5: service.web.health: "tcp": a string, where a table is due -> health.kind = "tcp""#,
         ],
     );

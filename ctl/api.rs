@@ -148,9 +148,12 @@ pub struct ServiceStatus {
     /// `nothing_deployed`, `failed` (its live processes end again and again), `down`
     /// (what should be live could not be started) or `damaged` (its state cannot be read).
     pub state: String,
+    /// Whether it takes requests; what does not is a worker.
+    #[serde(default = "yes")]
+    pub http: bool,
     /// Its hosts; empty = any.
     pub hosts: Vec<String>,
-    /// Its path prefixes.
+    /// Its path prefixes; none of a worker.
     pub paths: Vec<String>,
     /// What of a folder is no part of a release, as patterns of `.gitignore`: whoever packs one leaves
     /// that out.
@@ -179,6 +182,10 @@ pub struct ServiceStatus {
     /// The last deployment that ended, if it did not end well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What an operator has put between requests and a service.

@@ -42,12 +42,13 @@ const AT_ONCE: [&str; 14] = [
     "stop_timeout",
 ];
 /// Fields of a service that only a deployment looks at.
-const OF_A_DEPLOYMENT: [&str; 8] = [
+const OF_A_DEPLOYMENT: [&str; 9] = [
     "before_start",
     "before_start_timeout",
     "keep_warm",
     "on_live",
     "on_live_timeout",
+    "overlap",
     "strategy",
     "warmup",
     "warmup_timeout",

@@ -107,7 +107,9 @@ impl Configured {
 
 /// The routes of a configuration.
 pub fn table(config: &Config) -> Table {
-    Table::new(config.services.iter().map(|(name, service)| Route {
+    // A worker takes no requests.
+    let services = config.services.iter().filter(|(_, service)| service.http);
+    Table::new(services.map(|(name, service)| Route {
         service: name.clone(),
         hosts: service.hosts.clone(),
         paths: service.paths.clone(),

@@ -9,7 +9,7 @@ mod gate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hotctl_config::file::{OnCrashLoop, Strategy};
+use hotctl_config::file::OnCrashLoop;
 use hotctl_config::names::{Digest, Percent, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
 use hotctl_deploy::ledger::Traffic;
@@ -318,7 +318,7 @@ impl Desk {
     /// The one path: start, prove, flip, drain, stop.
     fn deploy(&mut self, number: u32, release: u32, tell: Teller) {
         let config = self.site.config();
-        let (keep_warm, strategy) = (config.keep_warm, config.strategy());
+        let (keep_warm, strategy) = (config.keep_warm(), config.strategy());
         // What it is started with now; a start that cannot read it says so.
         let environment = self.site.environment().ok();
         let deployment = self.site.note(|ledger| {
@@ -326,10 +326,7 @@ impl Desk {
                 release.environment = environment;
             }
             // With nobody live there is nobody to keep warm, nor where the old one had to go first.
-            let hold = match (ledger.live, strategy) {
-                (Some(_), Strategy::BlueGreen) => keep_warm,
-                (Some(_), Strategy::Recreate) | (None, _) => Duration::ZERO,
-            };
+            let hold = ledger.live.map_or(Duration::ZERO, |_| keep_warm);
             ledger.begin_ordered(number, release, Ladder::blue_green(hold), strategy)
         });
         let to = deployment.to.release_of(&self.site.name);

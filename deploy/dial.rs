@@ -19,6 +19,7 @@ impl Stream for UnixStream {}
 pub(crate) async fn dial(address: &Address) -> io::Result<Box<dyn Stream>> {
     match address {
         Address::Inet(address) => Ok(Box::new(TcpStream::connect(address).await?)),
+        Address::Nowhere => Err(io::ErrorKind::AddrNotAvailable.into()),
         Address::Unix(path) => match UnixStream::connect(path).await {
             Ok(stream) => Ok(Box::new(stream)),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
@@ -36,7 +37,7 @@ pub(crate) async fn dial(address: &Address) -> io::Result<Box<dyn Stream>> {
 /// A request's target in words: `127.0.0.1:41207/up`, `unix:/run/app.sock:/up`.
 pub(crate) fn target(address: &Address, path: &str) -> String {
     match address {
-        Address::Inet(_) => format!("{address}{path}"),
+        Address::Inet(_) | Address::Nowhere => format!("{address}{path}"),
         Address::Unix(_) => format!("{address}:{path}"),
     }
 }
@@ -45,6 +46,6 @@ pub(crate) fn target(address: &Address, path: &str) -> String {
 pub(crate) fn host(address: &Address) -> String {
     match address {
         Address::Inet(address) => address.to_string(),
-        Address::Unix(_) => "localhost".into(),
+        Address::Unix(_) | Address::Nowhere => "localhost".into(),
     }
 }

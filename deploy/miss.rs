@@ -46,6 +46,8 @@ pub enum Cause {
     Status(Refusal),
     /// The process has not said yet that it is ready; what it says of itself instead.
     NotReady(Option<String>),
+    /// The process lives, and has not for so long yet.
+    TooYoung(Duration),
     /// The process has ended.
     Ended(Exit),
     /// The command did not answer with exit status 0.
@@ -187,6 +189,9 @@ impl fmt::Display for Miss {
             }
             Cause::NotReady(None) => f.write_str("no READY=1 yet"),
             Cause::NotReady(Some(status)) => write!(f, "no READY=1 yet: {status}"),
+            Cause::TooYoung(least) => {
+                write!(f, "has not lived for {} yet", units::brief(*least))
+            }
             Cause::Ended(exit) => write!(f, "the process has ended: {exit}"),
             Cause::Exited { exit, output } => {
                 write!(f, "{exit}")?;

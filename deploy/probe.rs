@@ -87,6 +87,7 @@ pub(crate) async fn attempt(
             };
         }
         HealthKind::Notify => said(process),
+        HealthKind::Process => lives(process, health),
         HealthKind::Command => check(&health.command, spec, within).await,
     };
     let result = match result {
@@ -124,6 +125,16 @@ fn said(process: &Process) -> Result<(), Cause> {
         (Some(exit), _) => Err(Cause::Ended(exit)),
         (None, notice) if notice.ready => Ok(()),
         (None, notice) => Err(Cause::NotReady(notice.status)),
+    }
+}
+
+/// Whether a process lives, and has for long enough.
+fn lives(process: &Process, health: &Health) -> Result<(), Cause> {
+    let up = process.exec_at().elapsed();
+    match process.exit() {
+        Some(exit) => Err(Cause::Ended(exit)),
+        None if up >= health.min_uptime => Ok(()),
+        None => Err(Cause::TooYoung(health.min_uptime)),
     }
 }
 
@@ -165,6 +176,7 @@ pub(crate) fn request(address: &Address, health: &Health) -> String {
             format!("{} {}", health.method, dial::target(address, &health.path))
         }
         HealthKind::Notify => "NOTIFY_SOCKET".into(),
+        HealthKind::Process => "process".into(),
         HealthKind::Command => health.command.join(" "),
     }
 }

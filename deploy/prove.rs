@@ -196,7 +196,10 @@ impl Proof<'_> {
                     refused
                 }
             };
-            let waits = matches!(self.health.kind, HealthKind::Notify | HealthKind::Command);
+            let waits = matches!(
+                self.health.kind,
+                HealthKind::Notify | HealthKind::Command | HealthKind::Process
+            );
             // A command costs more than a connection that is refused.
             let pause = if refused && !waits {
                 self.began.elapsed() / 10
@@ -273,7 +276,11 @@ impl Proof<'_> {
     /// likely its port was taken, and it is just about to say so and end.
     fn ownership(&mut self) -> Shown {
         let required = match self.health.ownership {
-            _ if self.health.kind == HealthKind::Notify => return Shown::Enough(None),
+            _ if matches!(self.health.kind, HealthKind::Notify | HealthKind::Process)
+                || *self.address == Address::Nowhere =>
+            {
+                return Shown::Enough(None);
+            }
             Ownership::Off => return Shown::Enough(None),
             Ownership::Warn => false,
             Ownership::Require => true,
@@ -336,6 +343,7 @@ impl Proof<'_> {
 
     fn wrong_port_hint(&self) -> String {
         let hint = match self.address {
+            Address::Nowhere => "leave out http = false for what takes requests",
             _ if self.spec.listener.is_some() => {
                 r#"let the app take the socket that is open as descriptor 3 (LISTEN_FDS, sd_listen_fds(3)), or set address = "port""#
             }
@@ -392,6 +400,7 @@ fn path(address: &Address) -> String {
     match address {
         Address::Inet(address) => address.to_string(),
         Address::Unix(path) => path.display().to_string(),
+        Address::Nowhere => address.to_string(),
     }
 }
 

@@ -51,6 +51,7 @@ pub fn owner(pids: &[u32], address: &Address) -> Owner {
     let (own, whole) = inodes(pids);
     let address = match address {
         Address::Inet(address) => *address,
+        Address::Nowhere => return Owner::Unknown,
         Address::Unix(path) => {
             let there = unix_listeners(*first).into_iter();
             let mut there = there.filter(|(known, _)| Path::new(known) == path.as_ref());

@@ -603,6 +603,10 @@ impl Requests {
 /// An instance, as pingora names it.
 fn peer(address: &Address) -> Result<HttpPeer> {
     match address {
+        Address::Nowhere => Err(Error::explain(
+            ErrorType::SocketError,
+            "it takes no requests",
+        )),
         Address::Inet(address) => Ok(HttpPeer::new(address, false, String::new())),
         Address::Unix(path) => {
             let path = path.to_str().ok_or_else(|| {

@@ -25,3 +25,4 @@ mod routing;
 mod serve;
 mod starts;
 mod support;
+mod workers;

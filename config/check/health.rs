@@ -63,6 +63,7 @@ impl Rules {
             HealthKind::Tcp => "tcp",
             HealthKind::Notify => "notify",
             HealthKind::Command => "command",
+            HealthKind::Process => "process",
         };
         for (field, owner, written) in [
             ("path", "http", health.path != default.path),
@@ -71,6 +72,11 @@ impl Rules {
             ("status", "http", health.status != default.status),
             ("body", "http", health.body != default.body),
             ("command", "command", health.command != default.command),
+            (
+                "min_uptime",
+                "process",
+                health.min_uptime != default.min_uptime,
+            ),
         ] {
             if written && kind != owner {
                 let reason = format!("means nothing when kind is {kind:?}");

@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use crate::check::Rules;
-use crate::file::{AddressKind, Drain, Health, Logs, Service};
+use crate::file::{AddressKind, Drain, Health, HealthKind, Logs, Service};
 use crate::tree::Place;
 use crate::units::{show_bytes, show_duration};
 
@@ -36,6 +36,14 @@ impl Rules {
             let reason = format!("{} processes cannot share port {port}", service.instances);
             let hint = "leave it out, or address = \"port\"";
             self.conflict(at.key("instances"), at.key("address"), reason, hint);
+        }
+        match service.http {
+            true if !service.overlap => {
+                let hint = "strategy = \"recreate\"";
+                self.refuse(at.key("overlap"), "only for a worker, http = false", hint);
+            }
+            true => {}
+            false => self.worker(at, service),
         }
         self.commands(at, service);
         self.environment(at, service);
@@ -70,7 +78,22 @@ impl Rules {
             service.crash_loop.within,
         );
         self.logs(&at.key("logs"), &service.logs);
-        self.health(&at.key("health"), &service.health);
+        let kind = service.health_kind();
+        let health = Health {
+            kind,
+            ..service.health.clone()
+        };
+        self.health(&at.key("health"), &health);
+        let min_uptime = service.health.min_uptime;
+        if service.health_kind() == HealthKind::Process && min_uptime >= service.start_timeout {
+            let limit = show_duration(service.start_timeout);
+            self.conflict(
+                at.key("health").key("min_uptime"),
+                at.key("start_timeout"),
+                format!("not below start_timeout, {limit}"),
+                "a shorter min_uptime or a longer start_timeout",
+            );
+        }
         // Only when it was written: a short start_timeout alone does not ask for a short interval,
         // since a release that starts is probed at growing distances from 2 ms on.
         let interval = service.health.interval;
@@ -92,6 +115,7 @@ impl Rules {
         let (kind, stranger, hint) = match service.address {
             AddressKind::Port => ("port", "{socket}", "{port}, or address = \"unix\""),
             AddressKind::Fixed(_) => ("fixed", "{socket}", "{port}, or address = \"unix\""),
+            AddressKind::Nowhere => return,
             AddressKind::Unix => ("unix", "{port}", "{socket}, or address = \"port\""),
             AddressKind::Socket => (
                 "socket",
@@ -105,6 +129,31 @@ impl Rules {
                 let place = at.key("run").index(index);
                 self.conflict(place, at.key("address"), reason, hint);
             }
+        }
+    }
+
+    /// What has no meaning for a service that takes no requests.
+    fn worker(&mut self, at: &Place, service: &Service) {
+        let plain = Service::default();
+        let written = [
+            ("hosts", service.hosts != plain.hosts),
+            ("paths", service.paths != plain.paths),
+            ("address", service.address != plain.address),
+            ("warmup", service.warmup != plain.warmup),
+        ];
+        for (field, _) in written.iter().filter(|(_, written)| *written) {
+            let reason = "a worker takes no requests";
+            self.conflict(
+                at.key(*field),
+                at.key("http"),
+                reason,
+                "leave it out, or http = true",
+            );
+        }
+        if service.health.kind == HealthKind::Tcp {
+            let reason = "a worker has nothing to connect to";
+            let hint = "\"process\", \"notify\" or \"command\"";
+            self.conflict(at.key("health").key("kind"), at.key("http"), reason, hint);
         }
     }
 

@@ -210,8 +210,12 @@ fn service_status(resident: &Resident) -> ServiceStatus {
             (None, None) => "nothing_deployed",
         }
         .to_owned(),
+        http: config.http,
         hosts: texts(&config.hosts),
-        paths: texts(&config.paths),
+        paths: match config.http {
+            true => texts(&config.paths),
+            false => Vec::new(),
+        },
         ignore: config.ignore.clone(),
         damage: None,
         parked: site.parked(),
@@ -245,6 +249,7 @@ fn damaged_status(name: &ServiceName, damaged: &Damaged) -> ServiceStatus {
     ServiceStatus {
         name: name.clone(),
         state: "damaged".to_owned(),
+        http: damaged.config.http,
         hosts: texts(&damaged.config.hosts),
         paths: texts(&damaged.config.paths),
         ignore: damaged.config.ignore.clone(),

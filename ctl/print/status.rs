@@ -35,10 +35,13 @@ fn one_service(service: &ServiceStatus) -> String {
         service.hosts.join(" ")
     };
     let mut out = format!(
-        "{}  {}  ({hosts}, {})",
+        "{}  {}  ({})",
         service.name,
         in_style(of_word(&service.state), &service.state.replace('_', " ")),
-        service.paths.join(" ")
+        match service.http {
+            true => format!("{hosts}, {}", service.paths.join(" ")),
+            false => "worker".to_owned(),
+        }
     );
     if !service.running.is_empty() {
         let mut rows = vec![heading([

@@ -30,6 +30,11 @@ impl Desk {
     pub(super) async fn gate(&self, to: &Move, tell: &Teller) {
         let (now, since_ms) = (self.site.ledger().gate, now_ms());
         let (name, by) = (&self.site.name, &tell.by().who);
+        if !self.site.config().http {
+            let text = format!("{name}: is a worker and takes no requests");
+            let why = Why::new(Kind::Refused, text);
+            return self.refuse(tell, why.hint(format!("hotctl stop {name}")));
+        }
         let (gate, text) = match (to, now) {
             (Move::Pause, Gate::Open) => {
                 let park = &self.site.config().park;

@@ -68,7 +68,7 @@ impl Site {
             let addresses = running.instances.iter().map(|one| one.place.address());
             kept.extend(addresses.filter_map(|address| match address {
                 Address::Unix(path) => Some(path.to_path_buf()),
-                Address::Inet(_) => None,
+                Address::Inet(_) | Address::Nowhere => None,
             }));
         }
         if let Err(cause) = place::sweep(&self.run_folder(), &kept) {
@@ -197,7 +197,7 @@ impl Site {
         let wanted = usize::try_from(self.config().instances.get()).unwrap_or(usize::MAX);
         for instance in instances.len()..wanted {
             let place = Place::take(
-                self.config().address,
+                self.config().address_kind(),
                 &self.means.ports,
                 &self.run_folder(),
                 at.slot,

@@ -66,6 +66,10 @@ impl Place {
                     held: Held::Unix(file),
                 })
             }
+            AddressKind::Nowhere => Ok(Self {
+                address: Address::Nowhere,
+                held: Held::Fixed,
+            }),
             AddressKind::Fixed(port) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
                 // What listens there already would be taken for the app.
@@ -119,6 +123,7 @@ impl Place {
             }),
             (Address::Inet(_), Some(listener)) => Held::Socket(lease, listener),
             (Address::Inet(_), None) => Held::Port(lease),
+            (Address::Nowhere, _) => Held::Fixed,
         };
         Self {
             address: address.clone(),

@@ -128,7 +128,7 @@ impl Site {
             .map(|instance| {
                 let run = self.run_folder();
                 Place::take(
-                    self.config().address,
+                    self.config().address_kind(),
                     &self.means.ports,
                     &run,
                     at.slot,

@@ -35,28 +35,30 @@ impl Site {
             .command(&self.config().run, &args, &self.data())
             .map_err(refused)?;
         let mut spec = self.in_environment(at, program, own, &stored)?;
-        let has = match self.config().address {
+        let kind = self.config().address_kind();
+        let has = match kind {
             AddressKind::Port | AddressKind::Fixed(_) => "{port}",
             AddressKind::Unix => "{socket}",
-            AddressKind::Socket => "",
+            AddressKind::Socket | AddressKind::Nowhere => "",
         };
         let foreign = ["{port}", "{socket}"].into_iter().find(|word| {
             *word != has && spec.program.iter().any(|argument| argument.contains(word))
         });
         if let Some(word) = foreign {
-            let kind = self.config().address.to_string();
             let text = format!(
-                "{word} in the command, and the address of {} is {kind:?}",
+                "{word} in the command, and the address of {} is \"{kind}\"",
                 self.name
             );
             return Err(Why::new(Kind::NotStarted, text)
                 .hint("take it out of the command, or change `address` in the configuration"));
         }
-        spec.env.extend([
-            ("HOTCTL_INSTANCE".into(), instance.to_string()),
-            ("HOST".into(), Ipv4Addr::LOCALHOST.to_string()),
-        ]);
-        match (self.config().address, address) {
+        spec.env
+            .push(("HOTCTL_INSTANCE".into(), instance.to_string()));
+        if kind != AddressKind::Nowhere {
+            spec.env
+                .push(("HOST".into(), Ipv4Addr::LOCALHOST.to_string()));
+        }
+        match (kind, address) {
             (AddressKind::Port | AddressKind::Fixed(_), Address::Inet(address)) => {
                 spec.env.push(("PORT".into(), address.port().to_string()));
                 fill(&mut spec.program, "{port}", &address.port().to_string());
@@ -66,8 +68,8 @@ impl Site {
                 fill(&mut spec.program, "{socket}", &path);
                 spec.env.push(("SOCKET".into(), path));
             }
-            // It has its socket, and no use for a number.
-            (_, Address::Inet(_)) => {}
+            // It has its socket, or listens nowhere, and has no use for a number.
+            (_, Address::Inet(_) | Address::Nowhere) => {}
         }
         spec.listener = place.listener();
         let label = Label {
@@ -81,9 +83,11 @@ impl Site {
             note: label.note(),
             lease: place.lease(),
         });
-        spec.notify = match self.config().health.kind {
+        spec.notify = match self.config().health_kind() {
             HealthKind::Notify => Notify::Yes,
-            HealthKind::Http | HealthKind::Tcp | HealthKind::Command => Notify::No,
+            HealthKind::Http | HealthKind::Tcp | HealthKind::Command | HealthKind::Process => {
+                Notify::No
+            }
         };
         spec.log = self.log_path(at, instance);
         Ok(spec)
@@ -124,6 +128,7 @@ impl Site {
     /// How an instance at this address is asked whether it is healthy.
     pub fn health(&self, address: &Address) -> Health {
         let mut health = self.config().health.clone();
+        health.kind = self.config().health_kind();
         match address {
             Address::Inet(address) => {
                 fill(&mut health.command, "{port}", &address.port().to_string());
@@ -131,6 +136,7 @@ impl Site {
             Address::Unix(path) => {
                 fill(&mut health.command, "{socket}", &path.display().to_string());
             }
+            Address::Nowhere => {}
         }
         fill(
             &mut health.command,
@@ -162,7 +168,7 @@ impl Site {
         let mut all = self.configured().map_err(refused)?;
         // Under names that no variable can have.
         all.push(("=run".into(), shell_words::join(&config.run)));
-        all.push(("=address".into(), config.address.to_string()));
+        all.push(("=address".into(), config.address_kind().to_string()));
         all.push(("=instances".into(), config.instances.to_string()));
         all.push((
             "=workdir".into(),

@@ -19,7 +19,10 @@ impl Site {
     pub fn publish(&self) {
         let mut inner = self.inner();
         let split = self.split(&mut inner);
-        if let Err(unknown) = self.means.switch.split(&self.name, split) {
+        // A worker has no routes.
+        if self.config().http
+            && let Err(unknown) = self.means.switch.split(&self.name, split)
+        {
             error!(service = %self.name, %unknown, "the routes do not know this service");
         }
         drop(inner);

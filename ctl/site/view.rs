@@ -92,6 +92,9 @@ impl Site {
 
     /// Whether requests wait, as nothing can serve them for a moment.
     pub fn is_parked(&self) -> bool {
+        if !self.config().http {
+            return false;
+        }
         let inner = self.inner();
         let up = |at: Placement| inner.slots.get(&at.slot).is_some_and(|r| r.is_up());
         let between = inner.ledger.deployment.as_ref();
