@@ -171,7 +171,7 @@ fn a_release_that_dies_after_the_flip_loses_its_traffic_by_itself() {
 fn a_release_that_fails_its_probes_after_the_flip_loses_its_traffic_by_itself() {
     goes_bad(
         "max_failures = 0\nhealth.path = \"/up\"\nhealth.status = \"200\"\nhealth.interval = \"100ms\"",
-        &["--fail-after-ms", "2000"],
+        &["--fail-after-ms", "4000"],
         "no longer healthy after the flip",
         "not_healthy",
     );
@@ -181,7 +181,7 @@ fn a_release_that_fails_its_probes_after_the_flip_loses_its_traffic_by_itself() 
 fn a_release_that_answers_500_to_real_requests_loses_its_traffic_by_itself() {
     let seen = goes_bad(
         "health.path = \"/up\"\nhealth.status = \"200\"",
-        &["--fail-real-after-ms", "1000"],
+        &["--fail-real-after-ms", "3000"],
         "10 requests in a row",
         "requests_failed",
     );

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::web;
@@ -203,26 +201,12 @@ fn dies_at(story: Story, (name, times): &Point) -> Option<Duration> {
 fn dies_everywhere(story: Story) {
     let points = points(story);
     println!("{}: {} points", story.name, points.len());
-    let next = AtomicUsize::new(0);
-    let took = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    while let Some(point) = points.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let died = dies_at(story, point);
-                        println!("  {} #{}: {died:?}", point.0, point.1);
-                        took.lock().unwrap().push(died);
-                    }
-                })
-            })
-            .collect();
-        for worker in workers {
-            worker.join().unwrap();
-        }
-    });
-    let took = took.into_inner().unwrap();
-    let mut died: Vec<Duration> = took.iter().flatten().copied().collect();
+    let mut died = Vec::new();
+    for point in &points {
+        let took = dies_at(story, point);
+        println!("  {} #{}: {took:?}", point.0, point.1);
+        died.extend(took);
+    }
     died.sort();
     println!(
         "  died at {} of {} points; start to first answer, `hotctl status` included: median {:?}",
