@@ -37,6 +37,12 @@ impl<S: Send + Sync, T: Default + DeserializeOwned> FromRequest<S> for BodyOrDef
         let body = Bytes::from_request(request, state).await?;
         match body.trim_ascii() {
             b"" | b"null" => Ok(Self(T::default())),
+            // Its fields in a list would be understood, too, and nobody means that.
+            body if !body.starts_with(b"{") => Err(Refused::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "body: not an object",
+            )
+            .hint("GET /v1/openapi.json says what each path takes, and where")),
             body => {
                 let read = serde_json::from_slice(body).map_err(|cause| {
                     Refused::new(StatusCode::UNPROCESSABLE_ENTITY, format!("body: {cause}"))

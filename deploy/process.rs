@@ -21,7 +21,7 @@ use crate::wire::Order;
 
 pub use crate::exit::Exit;
 pub use adopt::{Adopted, Gone, adopt, found, sweep_marked};
-pub use launch::Launcher;
+pub use launch::{Launcher, remedy};
 
 /// The variable that tells an app's processes from all others: the path of its shim's socket.
 pub(crate) const MARK: &str = "HOTCTL_SHIM";

@@ -95,6 +95,7 @@ pub async fn prove(
         elsewhere: Vec::new(),
         looked: None,
         foreign: None,
+        was_foreign: false,
         said: String::new(),
     };
     let exited = process.exited();
@@ -128,6 +129,8 @@ struct Proof<'a> {
     looked: Option<Instant>,
     /// Since when another process answers, or nobody knows which.
     foreign: Option<Instant>,
+    /// Once it was another process that answered.
+    was_foreign: bool,
     said: String,
 }
 
@@ -291,10 +294,12 @@ impl Proof<'_> {
             Owner::Foreign => format!("{} is answered by another process", self.address),
             Owner::Unknown => format!("it cannot be told who answers at {}", self.address),
         };
+        self.was_foreign |= owner == Owner::Foreign;
         let since = *self.foreign.get_or_insert_with(Instant::now);
         let early = since.elapsed() < MOMENT.min(self.start_timeout / 2);
         match required {
-            _ if early && (required || owner == Owner::Foreign) => Shown::NotYet(text),
+            // Whoever was another is not trusted for being unknown a moment later.
+            _ if early && (required || self.was_foreign) => Shown::NotYet(text),
             true => Shown::Never(text),
             false => Shown::Enough(Some(text)),
         }

@@ -177,21 +177,35 @@ impl Store {
 
     /// What is stored under a digest.
     pub fn get(&self, digest: &Digest) -> Option<Stored> {
+        self.find(digest).ok().flatten()
+    }
+
+    /// What is stored under a digest; `None` if nothing whole is.
+    ///
+    /// # Errors
+    /// If that cannot be told: out of descriptors, say.
+    pub fn find(&self, digest: &Digest) -> io::Result<Option<Stored>> {
         let folder = self.inner.folder(digest);
-        let about: About =
-            serde_json::from_slice(&fs::read(folder.join("about.json")).ok()?).ok()?;
+        let text = match fs::read(folder.join("about.json")) {
+            Ok(text) => text,
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(cause),
+        };
+        let Ok(about) = serde_json::from_slice::<About>(&text) else {
+            return Ok(None);
+        };
         let content = folder.join("content");
         let path = match about.kind {
             Kind::File => content.join(&about.name),
             Kind::Folder => content,
         };
-        path.exists().then_some(Stored {
+        Ok(path.exists().then_some(Stored {
             digest: *digest,
             kind: about.kind,
             name: about.name,
             size: about.size,
             path,
-        })
+        }))
     }
 
     /// Remove what is not among `used`. What was just uploaded stays for a while: an order for it may

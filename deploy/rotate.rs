@@ -3,11 +3,13 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
 /// Puts the files of one log aside.
 #[derive(Debug)]
@@ -102,24 +104,27 @@ pub(crate) enum Part {
     Packed,
 }
 
-/// Compress a file, in place of which its compressed form is then. If that fails, it stays.
+/// Compress a file, in place of which its compressed form is then. If that fails, or the shim ends
+/// meanwhile, it stays as it is: what is half done has no name.
 fn pack(plain: &Path) {
-    let mut whole = plain.as_os_str().to_owned();
-    whole.push(".gz");
-    let mut half = whole.clone();
-    half.push(".tmp");
     let packed = || -> io::Result<()> {
-        let mut from = File::open(plain)?;
-        let mut to = GzEncoder::new(File::create(&half)?, Compression::fast());
-        io::copy(&mut from, &mut to)?;
-        to.finish()?;
-        fs::rename(&half, &whole)?;
+        let mut name = plain.as_os_str().to_owned();
+        name.push(".gz");
+        let folder = plain.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+        let half = File::from(rustix::fs::open(folder, flags, Mode::RUSR | Mode::WUSR)?);
+        let mut to = GzEncoder::new(half, Compression::fast());
+        io::copy(&mut File::open(plain)?, &mut to)?;
+        let half = to.finish()?;
+        let through = format!("/proc/self/fd/{}", half.as_raw_fd());
+        // Not there, unless no more than two are kept.
+        let _ = fs::remove_file(&name);
+        rustix::fs::linkat(CWD, through, CWD, &name, AtFlags::SYMLINK_FOLLOW)?;
         fs::remove_file(plain)
     };
-    if packed().is_err() {
-        // A full disk, as a rule: then not even half of it is to be left.
-        let _ = fs::remove_file(&half);
-    }
+    // A full disk, or a file system without nameless files: there is nobody to tell, and the next
+    // rotation tries again.
+    let _ = packed();
 }
 
 #[cfg(test)]

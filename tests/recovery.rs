@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::web;
+use crate::support::eventually::within;
 use crate::support::program::send;
 use crate::support::status::Status;
 use crate::support::{Daemon, eventually, leftovers};
@@ -150,6 +151,7 @@ fn dies_at(story: Story, (name, times): &Point) -> Option<Duration> {
     eventually("it has died or is at rest", || {
         daemon.has_ended() || is_at_rest(&daemon)
     });
+    within(Duration::from_secs(2), || daemon.has_ended().then_some(()));
     let has_died = daemon.has_ended();
     if !has_died {
         fs::remove_file(folder(&daemon).join("die")).unwrap();

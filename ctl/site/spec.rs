@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hotctl_config::{Address, AddressKind, Digest, Health, HealthKind};
 use hotctl_deploy::fingerprint::fingerprint;
 use hotctl_deploy::machine::Placement;
-use hotctl_deploy::process::{Notify, Outlive, Spec};
+use hotctl_deploy::process::{Notify, Outlive, Spec, remedy};
 use hotctl_deploy::refused::Refused;
 use hotctl_deploy::release::{self, Stored};
 use hotctl_deploy::why::{Kind, Why};
@@ -216,8 +216,15 @@ impl Site {
         };
         let ledger = self.ledger();
         let record = ledger.releases.get(&at.release).ok_or_else(gone)?;
-        let stored = on_disk(|| self.store.get(&record.digest)).ok_or_else(gone)?;
-        Ok((stored, record.args.clone()))
+        let found = on_disk(|| self.store.find(&record.digest)).map_err(|cause| {
+            let text = format!("{release}: its files cannot be read: {cause}");
+            let why = Why::new(Kind::NotStarted, text);
+            match remedy(&cause) {
+                Some(remedy) => why.hint(remedy),
+                None => why,
+            }
+        })?;
+        Ok((found.ok_or_else(gone)?, record.args.clone()))
     }
 
     /// A program in the folder and the environment of a release.

@@ -63,7 +63,16 @@ impl Shim {
 
     async fn gone(&mut self) {
         match self {
-            Self::Child(child) => drop(child.wait().await),
+            // Looked after by hand: while a thread of a process that has ended hangs in a write to the
+            // disk, the system says both that it can be waited for and that it cannot, and tokio
+            // asks in a circle.
+            Self::Child(child) => {
+                let mut pause = Duration::from_millis(1);
+                while let Ok(None) = child.try_wait() {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_millis(50));
+                }
+            }
             Self::Adopted(held) => drop(held.readable().await),
         }
     }

@@ -157,7 +157,7 @@ fn shim(program: &Path, socket: OwnedFd) -> io::Result<Child> {
 }
 
 /// What the machine is out of, and what to do about that.
-fn remedy(cause: &io::Error) -> Option<&'static str> {
+pub fn remedy(cause: &io::Error) -> Option<&'static str> {
     match cause.raw_os_error()? {
         libc::EMFILE => Some(
             "raise the limit of descriptors (ulimit -n, or LimitNOFILE in a unit) and start hotctl again, or fewer `instances`",

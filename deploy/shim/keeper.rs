@@ -25,7 +25,7 @@ use crate::wire::{self, Held, Hello, Order, Outlive, Report};
 /// What is left of an app that ended by itself gets this long to end, too.
 const REMAINS: Duration = Duration::from_millis(250);
 /// How long the last words of an app may take to the disk before its end is told.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How often killing is repeated while something is left,
 const KILL_AGAIN: Duration = Duration::from_millis(10);
 /// and for how long: what is left then cannot be killed, by us or at all.
