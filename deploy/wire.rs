@@ -76,6 +76,8 @@ pub(crate) enum Report {
     Failed { text: String, hint: Option<String> },
     /// The first line to a daemon that comes later.
     Attached(Hello),
+    /// The only line to one that comes where enough are attended to already: all is well here.
+    Busy,
     /// The app said something of itself: this is now true.
     Notice(Notice),
     /// The app's own process ended; what it started may still be there.

@@ -152,6 +152,11 @@ fn meet(socket: &Path) -> Result<Met, Gone> {
     };
     let hello = match serde_json::from_slice(&text) {
         Ok(Report::Attached(hello)) => hello,
+        Ok(Report::Busy) => {
+            return Err(Gone::Strange(
+                "too many daemons attend to it already".into(),
+            ));
+        }
         Ok(other) => return Err(Gone::Strange(format!("it says {other:?}"))),
         Err(cause) => return Err(Gone::Strange(format!("it cannot be understood: {cause}"))),
     };

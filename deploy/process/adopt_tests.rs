@@ -43,6 +43,14 @@ async fn adopted(house: &House) -> Adopted {
     adopt(&socket(house)).await.unwrap()
 }
 
+/// An app, and a child of it that has left its session.
+async fn with_a_child_elsewhere(house: &House) -> (Process, u32) {
+    let script = "setsid sh -c 'echo $$ > child; exec sleep 30' & wait";
+    let app = started(house, script).await;
+    let child = house.number("child").await;
+    (app, child)
+}
+
 fn nothing_is_left(house: &House) {
     assert_eq!(found(house.folder.path()).unwrap(), Vec::<PathBuf>::new());
 }
@@ -101,6 +109,21 @@ async fn two_daemons_hear_the_same() {
     assert_eq!(old.exited().await, Exit::Code(4));
     assert_eq!(old.stop(LONG).await.left, 0);
     nothing_is_left(&house);
+}
+
+#[tokio::test]
+async fn a_daemon_too_many_is_told_so_and_the_app_is_not_taken_for_gone() {
+    let house = House::new();
+    let app = started(&house, "echo 1 > ready; sleep 30").await;
+    house.number("ready").await;
+    let mut attending = vec![app];
+    while attending.len() < 4 {
+        attending.push(adopted(&house).await.process);
+    }
+    let refused = adopt(&socket(&house)).await;
+    assert!(matches!(refused, Err(Gone::Strange(_))), "{refused:?}");
+    assert!(lives(attending[0].pid()));
+    attending[0].stop(Duration::ZERO).await;
 }
 
 #[tokio::test]
@@ -177,13 +200,7 @@ async fn what_an_app_said_of_itself_is_told_again() {
 #[tokio::test]
 async fn what_is_left_of_an_app_whose_shim_was_killed_is_found_by_its_mark() {
     let house = House::new();
-    let app = started(
-        &house,
-        "setsid sh -c 'echo $$ > child; exec sleep 30' & echo 1 > ready; wait",
-    )
-    .await;
-    house.number("ready").await;
-    let child = house.number("child").await;
+    let (app, child) = with_a_child_elsewhere(&house).await;
     let (pid, shim) = (app.pid(), app.shim_pid());
     app.leave().await;
     drop(app);
@@ -201,13 +218,7 @@ async fn what_is_left_of_an_app_whose_shim_was_killed_is_found_by_its_mark() {
 #[tokio::test]
 async fn a_shim_that_is_killed_while_it_is_attended_to_leaves_nothing_either() {
     let house = House::new();
-    let app = started(
-        &house,
-        "setsid sh -c 'echo $$ > child; exec sleep 30' & echo 1 > ready; wait",
-    )
-    .await;
-    house.number("ready").await;
-    let child = house.number("child").await;
+    let (app, child) = with_a_child_elsewhere(&house).await;
     app.leave().await;
     let next = adopted(&house).await;
     assert!(tree::send(next.process.shim_pid(), Signal::KILL, |_| true));

@@ -30,8 +30,8 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 const KILL_AGAIN: Duration = Duration::from_millis(10);
 /// and for how long: what is left then cannot be killed, by us or at all.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
-/// How many daemons may be connected: the one that steers, the one that takes over, and one more.
-/// Another one is not answered.
+/// How many daemons may be connected: the one that steers, the one that takes over, and two that are
+/// about to leave. Another one is told to come later.
 const LINES: usize = 4;
 /// How often it is looked whether a daemon can still come, once the app is gone.
 const LOOK: Duration = Duration::from_secs(60);
@@ -291,7 +291,13 @@ impl Keeper {
             return;
         };
         // Whose daemon died before it knew of the start is about to end: it is not for adoption.
-        if !self.independent || self.lines.len() >= LINES || !is_ours(&socket) {
+        if !self.independent || !is_ours(&socket) {
+            return;
+        }
+        let mut line = Line::new(socket);
+        if self.lines.len() >= LINES {
+            // Without a word, we would be taken for gone, and the app for a leftover.
+            super::tell(&mut line, &Report::Busy);
             return;
         }
         let hello = Report::Attached(Hello {
@@ -307,7 +313,6 @@ impl Keeper {
             holds: self.held.iter().map(|(held, _)| *held).collect(),
         });
         let along: Vec<BorrowedFd<'_>> = self.held.iter().map(|(_, fd)| fd.as_fd()).collect();
-        let mut line = Line::new(socket);
         let sent = wire::line(&hello).and_then(|text| line.send(&text, &along));
         if sent.is_ok() && line.never_wait().is_ok() {
             self.lines.push(line);
