@@ -133,7 +133,8 @@ fn lives(process: &Process, health: &Health) -> Result<(), Cause> {
     let up = process.exec_at().elapsed();
     match process.exit() {
         Some(exit) => Err(Cause::Ended(exit)),
-        None if up >= health.min_uptime => Ok(()),
+        // The news of an end may come later than the end.
+        None if up >= health.min_uptime && process.runs() => Ok(()),
         None => Err(Cause::TooYoung(health.min_uptime)),
     }
 }

@@ -248,6 +248,14 @@ impl Process {
         }
     }
 
+    /// Whether the app's own process runs, as the system sees it: [`Process::exit`] may hear of its
+    /// end a moment later, when its last words are written.
+    pub fn runs(&self) -> bool {
+        let own = tree::stat(self.inner.pid);
+        // A number that was given to another process has another parent.
+        own.is_some_and(|stat| stat.state != 'Z' && stat.parent == self.inner.shim)
+    }
+
     /// The numbers of all its processes, its own and all that it started; empty when it has ended.
     pub fn pids(&self) -> Vec<u32> {
         if self.inner.state.borrow().ended.is_some() {

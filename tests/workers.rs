@@ -12,7 +12,7 @@ use crate::support::{Daemon, eventually, http};
 
 /// Quick enough for a test.
 const QUICK: &str = "http = false\nstop_timeout = \"2s\"\nstart_timeout = \"5s\"\n";
-const YOUNG: &str = "\n[service.web.health]\nmin_uptime = \"1s\"\n";
+const YOUNG: &str = "\n[service.web.health]\nmin_uptime = \"200ms\"\n";
 
 /// A worker that writes what it is, again and again, and notices if it is not alone.
 const WORK: &str = r#"
