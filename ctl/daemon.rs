@@ -7,6 +7,7 @@ mod recover;
 mod run;
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use crate::cli::{Places, Serve};
 use crate::fault::Fault;
@@ -33,10 +34,14 @@ pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
         .enable_all()
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let booted = boot::boot(places, origin, config, threads)?;
         run::run(booted).await
-    })
+    });
+    // All that counts is written by now. A thread that hangs in a read of a dead disk is not waited
+    // for any longer.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// Where the configuration comes from by flags and files.

@@ -4,12 +4,11 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotctl_config::file::{Admin, Config, Listen};
 use hotctl_config::names::ServiceName;
 use hotctl_proxy::{Route, Table};
-use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use crate::api::{ConfigChange, Effect, Noted, Reloaded, What};
@@ -38,10 +37,11 @@ pub struct Origin {
 pub struct Configured {
     origin: Origin,
     /// Held while a reload goes on: they follow one another.
+    turn: tokio::sync::Mutex<()>,
     in_force: Mutex<InForce>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct InForce {
     config: Config,
     revision: u64,
@@ -92,6 +92,7 @@ impl Configured {
     pub fn new(origin: Origin, config: Config) -> Self {
         Self {
             origin,
+            turn: tokio::sync::Mutex::default(),
             in_force: Mutex::new(InForce {
                 config,
                 revision: FIRST,
@@ -99,9 +100,13 @@ impl Configured {
         }
     }
 
-    /// What is in force now, after any reload that goes on.
-    pub async fn now(&self) -> Config {
-        self.in_force.lock().await.config.clone()
+    /// What is in force now. A reload that goes on is not waited for: it may hang at its file.
+    pub fn now(&self) -> Config {
+        self.in_force().config.clone()
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, InForce> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,14 +127,15 @@ impl House {
     /// # Errors
     /// If it is wrong, or cannot be in force yet. Nothing has changed then.
     pub async fn reload(self: &Arc<Self>, mode: Mode, by: &Giver) -> Result<Reloaded, Fault> {
-        let mut in_force = self.configured.in_force.lock().await;
-        let reloaded = self.read_again(&mut in_force, mode, by).await;
+        let _turn = self.configured.turn.lock().await;
+        let reloaded = self.read_again(mode, by).await;
         if mode == Mode::Apply {
             let outcome = match reloaded {
                 Ok(_) => Read::InForce,
                 Err(_) => Read::Refused,
             };
-            self.means.metrics.config_read(in_force.revision, outcome);
+            let revision = self.configured.in_force().revision;
+            self.means.metrics.config_read(revision, outcome);
             if let Err(fault) = &reloaded {
                 warn!(by = %by.who, "the configuration stays as it was: {}", fault.text);
                 self.means.journal.note(
@@ -144,12 +150,7 @@ impl House {
         reloaded
     }
 
-    async fn read_again(
-        self: &Arc<Self>,
-        in_force: &mut InForce,
-        mode: Mode,
-        by: &Giver,
-    ) -> Result<Reloaded, Fault> {
+    async fn read_again(self: &Arc<Self>, mode: Mode, by: &Giver) -> Result<Reloaded, Fault> {
         let origin = self.configured.origin.clone();
         let Some(file) = origin.file.clone() else {
             return Err(Fault::config(
@@ -159,10 +160,11 @@ impl House {
         };
         let read = tokio::task::spawn_blocking(move || origin.read()).await;
         let new = read.unwrap_or_else(|join| Err(Fault::failed(join.to_string())))?;
-        let changes = difference::between(&in_force.config, &new);
+        let InForce { config, revision } = self.configured.in_force().clone();
+        let changes = difference::between(&config, &new);
         let mut reloaded = Reloaded {
             file: file.display().to_string(),
-            revision: in_force.revision,
+            revision,
             dry_run: mode == Mode::DryRun,
             changes,
             notes: Vec::new(),
@@ -171,17 +173,18 @@ impl House {
         if mode == Mode::DryRun {
             return Ok(reloaded);
         }
-        let new = difference::without_restart(&in_force.config, new);
+        let new = difference::without_restart(&config, new);
         let counts = |change: &ConfigChange| change.effect != Effect::Restart;
         if reloaded.changes.iter().any(counts) {
-            let revision = in_force.revision + 1;
-            let published = self.means.switch.publish(table(&new), revision);
+            reloaded.revision = revision + 1;
+            let published = self.means.switch.publish(table(&new), reloaded.revision);
             published.map_err(|stale| Fault::failed(stale.to_string()))?;
-            in_force.revision = revision;
-            reloaded.revision = revision;
         }
-        in_force.config = new;
-        reloaded.notes = self.rearrange(&in_force.config, &reloaded.changes).await;
+        *self.configured.in_force() = InForce {
+            config: new.clone(),
+            revision: reloaded.revision,
+        };
+        reloaded.notes = self.rearrange(&new, &reloaded.changes).await;
         for change in &reloaded.changes {
             info!(revision = reloaded.revision, "{change}");
         }

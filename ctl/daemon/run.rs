@@ -146,9 +146,11 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
             }
             _ = hangup.recv() => {
                 let house = house.clone();
-                // What comes of it is in the log.
-                tasks.services.spawn(async move {
-                    drop(house.reload(Mode::Apply, &Giver::signal()).await);
+                // What comes of it is in the log. It ends with the daemon: its file may hang.
+                let rest = tasks.rest.clone();
+                tokio::spawn(async move {
+                    let by = Giver::signal();
+                    drop(rest.run_until_cancelled(house.reload(Mode::Apply, &by)).await);
                 });
             }
         }
@@ -157,17 +159,16 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     // Requests first: what is in flight is answered while the apps still run.
     info!("ending: no new connections, finishing what is in flight (again to end at once)");
     let _ = stage.send(Stage::Closing);
-    let on_exit = house.configured.now().await.on_exit;
-    let shutdown_timeout = house.configured.now().await.shutdown_timeout;
+    let config = house.configured.now();
     let finished = async { while accepting.join_next().await.is_some() {} };
     tokio::select! {
         () = finished => {}
-        () = tokio::time::sleep(shutdown_timeout) => warn!("shutdown_timeout is over: connections are cut"),
+        () = tokio::time::sleep(config.shutdown_timeout) => warn!("shutdown_timeout is over: connections are cut"),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tasks.rest.cancel();
-    tasks.part(match on_exit {
+    tasks.part(match config.on_exit {
         OnExit::Stop => Parting::Stop,
         OnExit::Keep => Parting::Leave,
     });
@@ -177,7 +178,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         _ = terminate.recv() => true,
         _ = interrupt.recv() => true,
     };
-    if at_once && on_exit == OnExit::Stop {
+    if at_once && config.on_exit == OnExit::Stop {
         warn!("ended at once: apps are killed");
         for resident in house.residents() {
             resident.site.kill_everything().await;
