@@ -19,6 +19,8 @@ mod access;
 #[cfg(feature = "serve")]
 mod answer;
 #[cfg(feature = "serve")]
+mod choose;
+#[cfg(feature = "serve")]
 mod conn;
 #[cfg(feature = "serve")]
 mod context;

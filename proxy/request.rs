@@ -23,16 +23,15 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::access::{AccessLog, Entry};
 use crate::answer::Refusal;
+use crate::choose::Unchosen;
 use crate::conn::Conn;
 use crate::context::{Context, refusal};
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
 use crate::kinds::Kind;
-use crate::metrics::{Meter, Metrics, ParkOutcome};
-use crate::park::Place;
+use crate::metrics::{Meter, Metrics};
 use crate::retry::Alone;
-use crate::split::Closed;
-use crate::switch::{Ask, NoRoute, Switch};
+use crate::switch::Switch;
 
 /// What requests need to know.
 pub(crate) struct Requests {
@@ -41,19 +40,6 @@ pub(crate) struct Requests {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) timeouts: Timeouts,
     pub(crate) access_log: AccessLog,
-}
-
-/// Why a request has no ticket.
-enum Unchosen {
-    Refused(Refusal),
-    /// The client went away while its request waited.
-    ClientLeft,
-}
-
-/// A request that waits.
-struct Stay {
-    place: Place,
-    until: tokio::time::Instant,
 }
 
 /// How long the rest of a body may take to arrive, once the answer is out, before the connection is
@@ -379,102 +365,6 @@ impl ProxyHttp for Requests {
 }
 
 impl Requests {
-    /// Takes a ticket, waiting for one where the service is parked.
-    async fn choose(&self, session: &Session, ctx: &mut Context) -> Result<(), Unchosen> {
-        let mut stay: Option<Stay> = None;
-        loop {
-            let parked = match self.pick(session, ctx) {
-                Err(NoRoute::Parked(service, parked)) => {
-                    ctx.meter = Some(self.metrics.meter(&service));
-                    parked
-                }
-                picked => {
-                    if stay.is_some() {
-                        let served = picked.is_ok();
-                        self.count_parked(
-                            ctx,
-                            match served {
-                                true => ParkOutcome::Served,
-                                false => ParkOutcome::Refused,
-                            },
-                        );
-                    }
-                    return picked.map_err(|why| Unchosen::Refused(self.refusal(ctx, why)));
-                }
-            };
-            let Some(stay) = stay.as_mut().filter(|stay| stay.place.is_in(&parked.park)) else {
-                // As others see it: it does nothing for any release.
-                ctx.park();
-                if let Some(conn) = conn(session) {
-                    conn.line().end();
-                }
-                let Some(place) = parked.park.enter(parked.limits.max) else {
-                    self.count_parked(ctx, ParkOutcome::Full);
-                    return Err(Unchosen::Refused(Refusal::ParkFull));
-                };
-                let until = stay.as_ref().map(|stay| stay.until);
-                stay = Some(Stay {
-                    place,
-                    until: until
-                        .unwrap_or_else(|| tokio::time::Instant::now() + parked.limits.time),
-                });
-                // Once more, with the place: see `park`.
-                continue;
-            };
-            let left = async {
-                match conn(session) {
-                    Some(conn) => conn.left().await,
-                    None => std::future::pending().await,
-                }
-            };
-            let outcome = tokio::select! {
-                biased;
-                () = stay.place.rung() => continue,
-                () = left => ParkOutcome::Left,
-                () = tokio::time::sleep_until(stay.until) => ParkOutcome::Timeout,
-            };
-            self.count_parked(ctx, outcome);
-            return Err(match outcome {
-                ParkOutcome::Left => Unchosen::ClientLeft,
-                _ => Unchosen::Refused(Refusal::ParkTimeout),
-            });
-        }
-    }
-
-    /// Takes a ticket, and only then gives back the one before.
-    fn pick(&self, session: &Session, ctx: &mut Context) -> Result<(), NoRoute> {
-        let request = session.req_header();
-        let ask = Ask {
-            host: headers::host(request),
-            path: request.uri.path(),
-            roll: ctx.roll,
-            tried: ctx.tried,
-        };
-        let ticket = self.switch.pick(&ask)?;
-        if let Some(conn) = conn(session) {
-            conn.line().begin(ticket.group_key());
-        }
-        ctx.go_to(ticket);
-        Ok(())
-    }
-
-    /// What to answer where there is no ticket.
-    fn refusal(&self, ctx: &mut Context, why: NoRoute) -> Refusal {
-        match why {
-            NoRoute::NoService => Refusal::NoRoute,
-            NoRoute::Closed(service, why) => {
-                ctx.meter = Some(self.metrics.meter(&service));
-                let refusal = Refusal::from(&why);
-                if let Closed::Maintenance(notice) = why {
-                    ctx.notice = Some(notice);
-                }
-                refusal
-            }
-            // Only said to those who do not wait.
-            NoRoute::Parked(..) => Refusal::ParkFull,
-        }
-    }
-
     /// Finds out what kind of request this is, now that its answer begins.
     fn classify(&self, session: &Session, answer: &ResponseHeader, ctx: &mut Context) {
         let kind = match headers::kind(session.req_header(), answer) {
@@ -523,7 +413,7 @@ impl Requests {
         }
     }
 
-    fn meter<'a>(&self, ctx: &'a Context) -> Option<&'a Arc<Meter>> {
+    pub(crate) fn meter<'a>(&self, ctx: &'a Context) -> Option<&'a Arc<Meter>> {
         match &ctx.ticket {
             Some(ticket) => {
                 let known = &ticket.notes().meter;
@@ -572,12 +462,6 @@ impl Requests {
         }
     }
 
-    fn count_parked(&self, ctx: &Context, outcome: ParkOutcome) {
-        if let Some(meter) = self.meter(ctx) {
-            self.metrics.parked(meter, outcome);
-        }
-    }
-
     fn count_failure(&self, ctx: &Context, error: &Error) {
         if let (Some(meter), Some(kind)) = (self.meter(ctx), refusal(error)) {
             self.metrics.upstream_error(meter, kind.reason());
@@ -618,6 +502,6 @@ fn peer(address: &Address) -> Result<HttpPeer> {
 }
 
 /// The connection that a session runs on.
-fn conn(session: &Session) -> Option<&Conn> {
+pub(crate) fn conn(session: &Session) -> Option<&Conn> {
     session.stream()?.as_any().downcast_ref()
 }
