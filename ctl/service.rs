@@ -5,12 +5,13 @@
 mod accept;
 mod cancel;
 mod gate;
+mod resume;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hotctl_config::file::OnCrashLoop;
-use hotctl_config::names::{Digest, Percent, ReleaseId, Slot};
+use hotctl_config::names::{Digest, ReleaseId, Slot};
 use hotctl_deploy::drive::drive;
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Event, Ladder, Phase};
@@ -22,16 +23,17 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use crate::api::{DeploymentRecord, Noted, Progress, Verb};
+use crate::api::{Noted, Progress, Verb};
 use crate::failpoint;
 use crate::hands::DeployHands;
-use crate::history::{History, Scribe};
+use crate::history::History;
 use crate::house::{Farewell, Parting};
 use crate::site::{Ended, Keep, Renewal, Site};
 use crate::teller::Teller;
 use crate::who::{Giver, Via};
 use accept::Waiting;
 pub use gate::Move;
+pub use resume::Resume;
 
 /// What somebody wants of a service, and where to tell what becomes of it.
 #[derive(Debug)]
@@ -114,15 +116,6 @@ pub enum Unchanged {
 
 /// After a restart of its own accord that failed, the next one is not tried before.
 const REST: Duration = Duration::from_secs(5 * 60);
-
-/// What the last daemon was at when it ended.
-#[derive(Debug)]
-pub struct Resume {
-    /// The deployment under way.
-    pub deployment: Option<Deployment>,
-    /// The order that waited for its turn.
-    pub waiting: Option<DeploymentRecord>,
-}
 
 /// Run the task of one service until services are to end.
 pub async fn run(
@@ -272,47 +265,6 @@ impl Desk {
         if let Some(active) = &mut self.active {
             active.against.push(order);
         }
-    }
-
-    /// Go on where the last daemon ended.
-    async fn resume(&mut self, resume: Resume) {
-        if let Some(deployment) = resume.deployment {
-            let release = deployment.to.release_of(&self.site.name);
-            let (number, phase) = (deployment.number, deployment.phase.to_string());
-            info!(%release, deployment = number, phase, "a deployment goes on");
-            let noted = Noted::DeploymentResumed {
-                release,
-                deployment: number,
-                phase,
-            };
-            self.site.means.journal.note(Some(&self.site.name), noted);
-            let tell = self.teller_again(self.history.get(number).as_ref(), number);
-            let has_flipped = deployment.weight() == Percent::ALL;
-            let back = deployment.from.map(|from| from.slot);
-            self.drive(deployment, tell);
-            if has_flipped
-                && !back.is_some_and(|slot| self.site.is_up(slot))
-                && let Some(active) = &self.active
-            {
-                // Nobody is kept to go back to.
-                active.say(Event::Promote);
-            }
-        }
-        if let Some(record) = resume.waiting {
-            let tell = self.teller_again(Some(&record), record.number);
-            self.wait_again(record, tell).await;
-        }
-    }
-
-    /// Nobody listens any more; record and journal do.
-    fn teller_again(&self, record: Option<&DeploymentRecord>, number: u32) -> Teller {
-        let (verb, by) = match record {
-            Some(record) => (record.verb, record.by.clone()),
-            None => (Verb::Deploy, Giver::daemon()),
-        };
-        let (tell, _) = Teller::new(verb, by, &self.site.name, &self.site.means.journal);
-        tell.record_with(Scribe::again(&self.history, number));
-        tell
     }
 
     /// The one path: start, prove, flip, drain, stop.

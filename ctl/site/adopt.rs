@@ -4,20 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use hotctl_config::{Address, Slot};
-use hotctl_deploy::ledger::Ledger;
+use hotctl_deploy::ledger::{Ledger, Traffic};
 use hotctl_deploy::machine::{Phase, Placement};
 use hotctl_deploy::process::{self, Adopted, Gone, Notify, Spec};
 use hotctl_deploy::restart::Backoff;
-use hotctl_proxy::{Pool, Standing};
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
 use super::place::{self, Place};
-use super::slot::{Health, Instance, Running, State, start};
+use super::slot::{Health, Instance, State, start};
 use super::{Ended, Site};
 use crate::api::Noted;
 
@@ -176,12 +175,15 @@ impl Site {
                 restarts: 0,
             });
         }
-        let serves =
-            matches!(self.ledger().traffic(), hotctl_deploy::ledger::Traffic::All(it) if it == at);
-        if serves {
+        let adopted = instances.len();
+        if matches!(self.ledger().traffic(), Traffic::All(it) if it == at) {
             self.complete(at, &mut instances).await;
         }
-        self.move_in(at, instances);
+        let launched = self.move_in(at, instances);
+        let all = launched.into_iter().flat_map(|it| it.instances);
+        for (instance, one) in all.enumerate().skip(adopted) {
+            self.bring_up(at.slot, instance, one);
+        }
         let exits = self.exits.clone();
         // The service's task, which reads them, begins later.
         self.tasks.spawn(async move {
@@ -211,60 +213,14 @@ impl Site {
                 Err(why) => Err(why),
             };
             match started {
-                Ok((place, process, spec)) => instances.push(Instance {
-                    place,
-                    process,
-                    spec,
-                    state: State::Starting,
-                    since: Instant::now(),
-                    up: None,
-                    health: Health::because("starting"),
-                    backoff: Backoff::default(),
-                    restarts: 0,
-                }),
+                Ok((place, process, spec)) => {
+                    instances.push(Instance::starting(place, process, spec))
+                }
                 Err(why) => {
                     let release = at.release_of(&self.name);
                     error!(%release, instance, %why, "an instance that is gone cannot be started again");
                     return;
                 }
-            }
-        }
-    }
-
-    /// These are what runs in a slot.
-    fn move_in(self: &Arc<Self>, at: Placement, instances: Vec<Instance>) {
-        let mut addresses = instances.iter().map(|one| one.place.address().clone());
-        let Some(first) = addresses.next() else {
-            return;
-        };
-        let more: Vec<Address> = addresses.collect();
-        let release = at.release_of(&self.name);
-        self.means.traffic.release_begins(&release);
-        let pool = Pool::new(release, at.slot, first, &more, self.means.shards);
-        for (n, one) in instances.iter().enumerate() {
-            if one.state != State::Up {
-                pool.set(n, Standing::Down);
-            }
-        }
-        let running = Running {
-            at,
-            pool,
-            instances,
-            drain: None,
-            beside: None,
-            losses: 0,
-        };
-        let launched = running.launched();
-        let states: Vec<State> = running.instances.iter().map(|one| one.state).collect();
-        self.inner().slots.insert(at.slot, running);
-        let all = launched.instances.into_iter().zip(states).enumerate();
-        for (instance, (one, state)) in all {
-            if state != State::Dead {
-                self.watch(at.slot, instance, one.process.clone());
-            }
-            let serves = self.ledger().live == Some(at);
-            if state == State::Starting && serves {
-                self.bring_up(at.slot, instance, one);
             }
         }
     }
@@ -311,21 +267,6 @@ impl Site {
                 info!(%release, service = %site.name, exit = %stopped.exit, "stopped");
             });
         }
-    }
-
-    /// Let go of every process: they live on when this daemon has ended, for the next one.
-    pub async fn leave_everything(&self) {
-        let processes: Vec<process::Process> = {
-            let inner = self.inner();
-            let instances = inner.slots.values().flat_map(|r| &r.instances);
-            instances
-                .map(|one| {
-                    one.place.keep();
-                    one.process.clone()
-                })
-                .collect()
-        };
-        join_all(processes.iter().map(process::Process::leave)).await;
     }
 }
 

@@ -121,7 +121,6 @@ impl Site {
         self.end_processes(at.slot, self.config().stop_timeout)
             .await;
         failpoint::pass("after-retired-stop");
-        self.means.traffic.release_retired(&release);
         let gone = self
             .change(Keep::Anyway, |ledger| ledger.retired(at.slot))
             .await;
@@ -162,15 +161,7 @@ impl Site {
 
     /// End every process of the service, side by side; for the daemon's own end.
     pub async fn stop_everything(&self) {
-        let processes: Vec<Process> = {
-            let inner = self.inner();
-            let instances = inner.slots.values().flat_map(|r| &r.instances);
-            instances.map(|one| one.process.clone()).collect()
-        };
-        let stops = processes
-            .iter()
-            .map(|process| process.stop(self.config().stop_timeout));
-        join_all(stops).await;
+        self.end_all(self.config().stop_timeout).await;
         // The daemon ends without dropping what it holds.
         let inner = self.inner();
         for one in inner.slots.values().flat_map(|r| &r.instances) {
@@ -182,12 +173,27 @@ impl Site {
 
     /// Kill every process of the service: somebody does not want to wait for their end.
     pub async fn kill_everything(&self) {
-        let processes: Vec<Process> = {
-            let inner = self.inner();
-            let instances = inner.slots.values().flat_map(|r| &r.instances);
-            instances.map(|one| one.process.clone()).collect()
-        };
-        join_all(processes.iter().map(|process| process.stop(Duration::ZERO))).await;
+        self.end_all(Duration::ZERO).await;
+    }
+
+    /// Let go of every process: they live on when this daemon has ended, for the next one.
+    pub async fn leave_everything(&self) {
+        for one in self.inner().slots.values().flat_map(|r| &r.instances) {
+            one.place.keep();
+        }
+        join_all(self.processes().iter().map(Process::leave)).await;
+    }
+
+    async fn end_all(&self, grace: Duration) {
+        let processes = self.processes();
+        join_all(processes.iter().map(|process| process.stop(grace))).await;
+    }
+
+    /// Every process of the service.
+    fn processes(&self) -> Vec<Process> {
+        let inner = self.inner();
+        let instances = inner.slots.values().flat_map(|r| &r.instances);
+        instances.map(|one| one.process.clone()).collect()
     }
 
     /// Forget the oldest releases beyond `keep_releases`, their content and their logs.

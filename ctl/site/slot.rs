@@ -162,40 +162,53 @@ impl Site {
         let instances: Vec<Instance> = places
             .into_iter()
             .zip(started)
-            .map(|(place, (process, spec))| Instance {
-                place,
-                process,
-                spec,
-                state: State::Starting,
-                since: Instant::now(),
-                up: None,
-                health: Health::because("starting"),
-                backoff: Backoff::default(),
-                restarts: 0,
-            })
+            .map(|(place, (process, spec))| Instance::starting(place, process, spec))
             .collect();
+        // Only now, so that a start that is given up leaves nobody who holds its processes.
+        let launched = self.move_in(at, instances);
+        launched.ok_or_else(|| Why::new(Kind::NotStarted, "no instance to start"))
+    }
+
+    /// Let these be what runs in a slot, and hear of their ends. Nothing where there is none.
+    pub(super) fn move_in(
+        self: &Arc<Self>,
+        at: Placement,
+        instances: Vec<Instance>,
+    ) -> Option<Launched> {
         let mut addresses = instances.iter().map(|one| one.place.address().clone());
-        let Some(first) = addresses.next() else {
-            return Err(Why::new(Kind::NotStarted, "no instance to start"));
-        };
+        let first = addresses.next()?;
         let more: Vec<Address> = addresses.collect();
         let release = at.release_of(&self.name);
         self.means.traffic.release_begins(&release);
+        let pool = Pool::new(release, at.slot, first, &more, self.means.shards);
+        // Where nobody serves yet, none is better than another.
+        let some_serve = instances.iter().any(|one| one.state == State::Up);
+        for (n, one) in instances.iter().enumerate() {
+            if some_serve && one.state != State::Up {
+                pool.set(n, Standing::Down);
+            }
+        }
         let running = Running {
             at,
-            pool: Pool::new(release, at.slot, first, &more, self.means.shards),
+            pool,
             instances,
             drain: None,
             beside: None,
             losses: 0,
         };
         let launched = running.launched();
+        let lives: Vec<bool> = running
+            .instances
+            .iter()
+            .map(|one| one.state != State::Dead)
+            .collect();
         self.inner().slots.insert(at.slot, running);
-        // Only now, so that a start that is given up leaves nobody who holds its processes.
-        for (instance, one) in launched.instances.iter().enumerate() {
-            self.watch(at.slot, instance, one.process.clone());
+        for (n, (one, lives)) in launched.instances.iter().zip(lives).enumerate() {
+            if lives {
+                self.watch(at.slot, n, one.process.clone());
+            }
         }
-        Ok(launched)
+        Some(launched)
     }
 
     /// What runs in a slot, if all of it does.
@@ -339,6 +352,21 @@ impl Site {
 }
 
 impl Instance {
+    /// One that was just started, and has not proved itself.
+    pub fn starting(place: Place, process: Process, spec: Spec) -> Self {
+        Self {
+            place,
+            process,
+            spec,
+            state: State::Starting,
+            since: Instant::now(),
+            up: None,
+            health: Health::because("starting"),
+            backoff: Backoff::default(),
+            restarts: 0,
+        }
+    }
+
     /// How it stands, as it is shown; unhealthy from `fall` failed probes in a row on.
     pub fn standing(&self, fall: u32) -> Shown {
         match self.state {
