@@ -2,6 +2,7 @@
 //! before is taken up in `recover`, and `run` serves until a signal ends it.
 
 mod boot;
+mod inherit;
 mod listeners;
 mod recover;
 mod run;
@@ -14,6 +15,7 @@ use crate::fault::Fault;
 use crate::log;
 use crate::reload::Origin;
 
+use inherit::Inherited;
 pub use listeners::bind;
 pub use recover::lodge;
 
@@ -22,6 +24,8 @@ pub use recover::lodge;
 /// # Errors
 /// If configuration, state or an address does not allow it; nothing has been started then.
 pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
+    // Before anything is opened.
+    let inherited = Inherited::take()?;
     log::start(flags.log_format, &flags.log_level)?;
     let origin = origin(flags)?;
     let config = origin.read()?;
@@ -35,7 +39,7 @@ pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
     let ended = runtime.block_on(async {
-        let booted = boot::boot(places, origin, config, threads)?;
+        let booted = boot::boot(places, origin, config, threads, inherited)?;
         run::run(booted).await
     });
     // All that counts is written by now. A thread that hangs in a read of a dead disk is not waited

@@ -32,6 +32,7 @@ mod service;
 mod site;
 mod socket;
 mod store;
+mod sys;
 mod teller;
 mod who;
 

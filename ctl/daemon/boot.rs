@@ -1,17 +1,17 @@
 //! Takes everything that can be refused, before anything is started: state, sockets, the access log.
 
-use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use hotctl_config::file::{Admin, Config};
+use hotctl_config::file::Config;
 use hotctl_deploy::ports::Ports;
 use hotctl_proxy::{AccessLog, Switch};
 use prometheus::Registry;
 use tokio::net::UnixListener;
 
-use super::listeners::{bind, reason};
+use super::inherit::Inherited;
+use super::listeners::{Listeners, reason};
 use crate::cli::Places;
 use crate::fault::Fault;
 use crate::journal::Journal;
@@ -26,8 +26,7 @@ use crate::store::StateFolder;
 pub struct Booted {
     pub origin: Origin,
     pub config: Config,
-    pub listeners: Vec<TcpListener>,
-    pub admin: Option<TcpListener>,
+    pub listeners: Listeners,
     pub control: UnixListener,
     pub socket: Socket,
     pub callers: Callers,
@@ -43,6 +42,7 @@ pub fn boot(
     origin: Origin,
     config: Config,
     threads: NonZeroUsize,
+    mut inherited: Inherited,
 ) -> Result<Booted, Fault> {
     let here = Whereabouts::here();
     let socket = places.socket.clone().unwrap_or_else(|| here.socket());
@@ -59,15 +59,7 @@ pub fn boot(
         ))
         .hint("mend its permissions, or move it away")
     })?;
-    let listeners = config
-        .listen
-        .iter()
-        .map(|listen| bind(listen.address, "listen"))
-        .collect::<Result<Vec<_>, _>>()?;
-    let admin = match config.admin {
-        Admin::At(address) => Some(bind(address, "admin")?),
-        Admin::Off => None,
-    };
+    let listeners = Listeners::of(&config, &mut inherited)?;
     let named = if places.socket.is_some() {
         Named::ByOperator
     } else {
@@ -102,7 +94,6 @@ pub fn boot(
         origin,
         config,
         listeners,
-        admin,
         control,
         socket,
         callers,

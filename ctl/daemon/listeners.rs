@@ -1,9 +1,59 @@
-//! The sockets that the daemon listens at.
+//! The sockets that the daemon listens at: passed on to it, or bound now.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use hotctl_config::file::{Admin, Config};
+
+use super::inherit::{Giver, Inherited};
 use crate::fault::Fault;
+
+/// Every socket that a configuration names.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For requests.
+    pub http: Vec<TcpListener>,
+    /// For scrapes.
+    pub admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Take what was passed on, bind what was not.
+    ///
+    /// # Errors
+    /// If one cannot be bound, or a socket was passed on that the configuration does not name: whoever
+    /// connects there would wait for ever.
+    pub fn of(config: &Config, inherited: &mut Inherited) -> Result<Self, Fault> {
+        let mut have = |address, what| match inherited.listener(address, what == "admin") {
+            Some(listener) => match listener.set_nonblocking(true) {
+                Ok(()) => Ok(listener),
+                Err(cause) => Err(Fault::failed(format!("{what} {address}: {cause}"))),
+            },
+            None => bind(address, what),
+        };
+        let http = config.listen.iter().map(|one| have(one.address, "listen"));
+        let http = http.collect::<Result<Vec<_>, _>>()?;
+        let admin = match config.admin {
+            Admin::At(address) => Some(have(address, "admin")?),
+            Admin::Off => None,
+        };
+        for (name, address) in inherited.unclaimed() {
+            match inherited.giver() {
+                Giver::Activator => {
+                    return Err(Fault::config(format!(
+                        "listen: a socket of {address} was passed on (named `{name}`), and the configuration does not listen there"
+                    ))
+                    .hint(format!(
+                        "add a [[listen]] table with address = \"{address}\"; for the admin address, FileDescriptorName=admin in its socket unit"
+                    )));
+                }
+                // The configuration has changed since: it is closed once both have let go of it.
+                Giver::Predecessor => tracing::info!(%address, "not listening there any more"),
+            }
+        }
+        Ok(Self { http, admin })
+    }
+}
 
 /// Listen; what stands in the way is told with its remedy.
 pub fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, Fault> {

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::boot::Booted;
-use super::listeners::local;
+use super::listeners::{Listeners, local};
 use super::recover;
 use crate::admin;
 use crate::api::Noted;
@@ -33,8 +33,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     let Booted {
         origin,
         config,
-        listeners,
-        admin,
+        listeners: Listeners { http, admin },
         control,
         socket,
         callers,
@@ -71,7 +70,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     );
     let mut accepting = JoinSet::new();
     let mut listen = Vec::new();
-    for listener in listeners {
+    for listener in http {
         listen.push(local(&listener)?);
         let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
         let (proxy, stages) = (proxy.clone(), stages.clone());
