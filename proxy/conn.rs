@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ use crate::door::{Guest, Order};
 use crate::frames::{self, Speech};
 use crate::kinds::Kind;
 use crate::lines::Line;
+use crate::pass::{Passed, Past};
 
 /// A client's connection.
 pub(crate) struct Conn {
@@ -50,6 +51,8 @@ pub(crate) struct Conn {
     /// Writes into `out` since the last flush.
     writes: usize,
     ended: bool,
+    /// Whether it leaves for another process, which is as if it ended here.
+    passes: bool,
     /// What the release says to the client, once that is a WebSocket.
     speech: Option<Speech>,
     digest: Arc<SocketDigest>,
@@ -66,6 +69,15 @@ pub(crate) struct Limits {
     pub(crate) idle: Duration,
 }
 
+/// How the end of a request shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// By its length, which may be none.
+    Length,
+    /// By its last chunk.
+    Chunked,
+}
+
 /// Where the conversation is. Atomic, since `request` only borrows the connection.
 #[derive(Default)]
 struct Stage {
@@ -75,7 +87,12 @@ struct Stage {
     unread: AtomicBool,
     /// Whether the answer ended too soon.
     broken: AtomicBool,
+    /// Bytes read that belong to no request so far, or [`UNKNOWN`].
+    ahead: AtomicUsize,
 }
+
+/// Nobody can tell how much of the next request was read.
+const UNKNOWN: usize = usize::MAX;
 
 /// No request yet.
 const NEW: u8 = 0;
@@ -101,6 +118,7 @@ impl Conn {
     pub(crate) fn new(
         tcp: TcpStream,
         peer: SocketAddr,
+        past: Past,
         limits: Limits,
         line: Arc<Line>,
         guest: Guest,
@@ -111,13 +129,20 @@ impl Conn {
         Self {
             tcp: Some(tcp),
             limits,
-            stage: Stage::default(),
+            stage: match past {
+                Past::Fresh => Stage::default(),
+                Past::Used => Stage {
+                    now: AtomicU8::new(IDLE),
+                    ..Stage::default()
+                },
+            },
             until: None,
             waited: NEW,
             timer: None,
             out: BytesMut::new(),
             writes: 0,
             ended: false,
+            passes: false,
             speech: None,
             digest: Arc::new(digest),
             line,
@@ -125,9 +150,12 @@ impl Conn {
         }
     }
 
-    /// The header of a request is complete.
-    pub(crate) fn begin(&self) {
+    /// The header of a request is complete. In chunks, nobody will know where exactly it ended.
+    pub(crate) fn begin(&self, framing: Framing) {
         self.stage.now.store(EXCHANGE, Ordering::Relaxed);
+        if framing == Framing::Chunked {
+            self.stage.ahead.store(UNKNOWN, Ordering::Relaxed);
+        }
     }
 
     /// The exchange is over, the next request may come.
@@ -139,10 +167,17 @@ impl Conn {
         }
     }
 
-    /// The request was answered; `whole`: and all of its body was read.
-    pub(crate) fn over(&self, whole: bool) {
+    /// The request was answered; `whole`: and all of its body was read. `length`: of what was read of
+    /// it, in bytes, where it is not in chunks.
+    pub(crate) fn over(&self, whole: bool, length: usize) {
         self.stage.now.store(OVER, Ordering::Relaxed);
         self.stage.unread.store(!whole, Ordering::Relaxed);
+        let ahead = match self.stage.ahead.load(Ordering::Relaxed) {
+            UNKNOWN => UNKNOWN,
+            _ if !whole => UNKNOWN,
+            ahead => ahead.checked_sub(length).unwrap_or(UNKNOWN),
+        };
+        self.stage.ahead.store(ahead, Ordering::Relaxed);
         self.line.end();
     }
 
@@ -180,7 +215,19 @@ impl Conn {
 
     /// Whether clients are being sent away.
     pub(crate) fn closing(&self) -> bool {
-        self.guest.order() != Order::Serve
+        match self.guest.order() {
+            Order::Serve => false,
+            Order::PassOn => {
+                !self.guest.goes_on() || self.stage.ahead.load(Ordering::Relaxed) == UNKNOWN
+            }
+            Order::Finish | Order::CloseIdle | Order::CloseNew => true,
+        }
+    }
+
+    /// Whether another process can go on with it: nothing lies here that the next request, or the
+    /// client, is to have.
+    fn can_pass(&self) -> bool {
+        self.guest.goes_on() && self.out.is_empty() && self.stage.ahead.load(Ordering::Relaxed) == 0
     }
 
     /// Nothing to read: is there a reason to stop waiting?
@@ -201,6 +248,12 @@ impl Conn {
                     NEW => (Order::CloseNew, self.limits.header),
                     _ => (Order::CloseIdle, self.limits.idle),
                 };
+                if self.can_pass() {
+                    // Read as the end of the stream, and passed on when it is dropped. What comes from
+                    // now on stays in the socket.
+                    self.passes = true;
+                    return Poll::Ready(Ok(()));
+                }
                 if self.guest.order() >= patience && self.tcp.as_ref().is_some_and(quiet) {
                     return Poll::Ready(Ok(()));
                 }
@@ -352,6 +405,9 @@ impl AsyncRead for Conn {
         if this.line.is_cut() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        if this.passes {
+            return Poll::Ready(Ok(()));
+        }
         if let Some(code) = this.line.farewell() {
             if this.line.is_over() {
                 return Poll::Ready(Ok(()));
@@ -367,7 +423,11 @@ impl AsyncRead for Conn {
         match Pin::new(tcp).poll_read(cx, buf) {
             Poll::Pending => this.wait(cx),
             Poll::Ready(result) => {
-                if result.is_err() || buf.filled().len() == before {
+                let read = buf.filled().len() - before;
+                // Never near the one that means it is not known, and that one stays.
+                let ahead = this.stage.ahead.get_mut();
+                *ahead = ahead.saturating_add(read);
+                if result.is_err() || read == 0 {
                     this.ended = true;
                 } else if matches!(this.stage.now.load(Ordering::Relaxed), NEW | IDLE) {
                     this.stage.now.store(HEADER, Ordering::Relaxed);
@@ -415,6 +475,8 @@ impl AsyncWrite for Conn {
         let this = self.get_mut();
         ready!(this.send(cx))?;
         match &mut this.tcp {
+            // It is open elsewhere.
+            Some(_) if this.passes => Poll::Ready(Ok(())),
             Some(tcp) => Pin::new(tcp).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
         }
@@ -478,6 +540,19 @@ impl Drop for Conn {
         let Some(tcp) = self.tcp.take() else {
             return;
         };
+        if self.passes && !cut {
+            let past = match self.stage.now.load(Ordering::Relaxed) {
+                NEW => Past::Fresh,
+                _ => Past::Used,
+            };
+            // One that fails here has been reset by its client.
+            if let Ok(peer) = tcp.peer_addr()
+                && let Ok(socket) = tcp.into_std()
+            {
+                self.guest.pass(Passed { socket, peer, past });
+            }
+            return;
+        }
         let in_exchange = self.stage.now.load(Ordering::Relaxed) == EXCHANGE;
         if cut || (in_exchange && farewell.is_none()) {
             // A reset: an answer that ends with the connection would else look complete.

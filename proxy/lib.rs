@@ -47,6 +47,8 @@ mod metrics;
 #[cfg(feature = "serve")]
 mod notes;
 #[cfg(feature = "serve")]
+mod pass;
+#[cfg(feature = "serve")]
 mod request;
 #[cfg(feature = "serve")]
 mod retry;
@@ -75,6 +77,8 @@ pub use access::AccessLog;
 pub use kinds::Open;
 #[cfg(feature = "serve")]
 pub use metrics::{Metrics, Switching};
+#[cfg(feature = "serve")]
+pub use pass::{PassSocket, Passed, Past};
 #[cfg(feature = "serve")]
 pub use serve::{Proxy, Settings, Stage};
 #[cfg(feature = "serve")]

@@ -24,7 +24,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::access::{AccessLog, Entry};
 use crate::answer::Refusal;
 use crate::choose::Unchosen;
-use crate::conn::Conn;
+use crate::conn::{Conn, Framing};
 use crate::context::{Context, refusal};
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
@@ -59,7 +59,7 @@ impl ProxyHttp for Requests {
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
         if let Some(conn) = conn(session) {
-            conn.begin();
+            conn.begin(framing(session));
         }
         session.set_total_drain_timeout(Some(DRAIN));
         if session.req_header().version < http::Version::HTTP_11 {
@@ -344,7 +344,7 @@ impl ProxyHttp for Requests {
         }
         let whole = session.is_body_done();
         if let Some(conn) = conn(session) {
-            conn.over(whole);
+            conn.over(whole, length(session));
         }
     }
 
@@ -499,6 +499,23 @@ fn peer(address: &Address) -> Result<HttpPeer> {
             HttpPeer::new_uds(path, false, String::new())
         }
     }
+}
+
+/// How the end of a request shows.
+fn framing(session: &Session) -> Framing {
+    let headers = &session.req_header().headers;
+    match headers.contains_key(header::TRANSFER_ENCODING) {
+        true => Framing::Chunked,
+        false => Framing::Length,
+    }
+}
+
+/// How many bytes of a request were read. Of one in chunks only their contents are counted.
+fn length(session: &Session) -> usize {
+    let http = session.as_downstream().as_http1();
+    http.map_or(0, |http| {
+        http.get_headers_raw_bytes().len() + http.body_bytes_read()
+    })
 }
 
 /// The connection that a session runs on.

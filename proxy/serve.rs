@@ -8,8 +8,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -24,14 +24,16 @@ use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 
 use crate::access::AccessLog;
 use crate::conn::{Conn, Limits};
-use crate::door::{Door, Order};
+use crate::door::{Door, Order, Way};
 use crate::drain::FAREWELL;
 use crate::lines::{End, Line, Lines};
 use crate::metrics::Metrics;
+use crate::pass::{Passed, Past};
 use crate::request::Requests;
 use crate::spare::Spare;
 use crate::switch::Switch;
@@ -55,6 +57,9 @@ pub struct Settings {
 pub enum Stage {
     /// Take connections and serve them.
     Serving,
+    /// Another process has the listener too, and takes what comes from now on: take no more, and pass
+    /// on those that wait for a request as soon as they do, see [`Proxy::passes_to`].
+    Passing,
     /// Take no more, and let those that are there come to their end.
     Closing,
 }
@@ -66,6 +71,7 @@ pub struct Proxy {
     limits: Limits,
     lines: Arc<Lines>,
     quiet: Arc<Quiet>,
+    way: Way,
 }
 
 impl Proxy {
@@ -110,7 +116,14 @@ impl Proxy {
             limits,
             lines,
             quiet: Arc::new(Quiet::new(settings.threads)),
+            way: Arc::new(OnceLock::new()),
         }
+    }
+
+    /// Where connections go in [`Stage::Passing`], and those that become idle later. To be said once,
+    /// before the stage; connections are closed instead where it was not, or nobody receives.
+    pub fn passes_to(&self, way: UnboundedSender<Passed>) {
+        let _ = self.way.set(way);
     }
 
     /// Serves what comes in at `listener`, on the tokio runtime that this runs on.
@@ -118,29 +131,24 @@ impl Proxy {
     /// When `stage` becomes [`Stage::Closing`] (or its sender is gone) the listener is closed, after
     /// the connections that the kernel had already accepted are taken in. Answers then tell their
     /// clients to close, and connections between two requests are closed after a short while.
-    /// Returns when the last connection is gone; an upload, a WebSocket or an event stream can take
+    /// In [`Stage::Passing`] the listener is closed only here, and nobody is told to close whose
+    /// connection can be passed on. Returns when the last connection is gone; an upload, a WebSocket or an event stream can take
     /// as long as it likes, so the caller sets a bound. Dropped before, it cuts what is left.
     pub async fn serve(&self, listener: TcpListener, mut stage: watch::Receiver<Stage>) {
-        /// How long a connection may still bring a request after the close began: one that had
-        /// requests before, and one that had none yet.
-        const LAST_REQUEST: Duration = Duration::from_millis(250);
-        const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
         prepare(&listener);
-        let door = Door::new();
+        let door = Door::new(self.way.clone());
         let spare = Spare::of_this_process();
-        loop {
+        let next = loop {
             tokio::select! {
                 biased;
-                // The value's guard is let go of here: it may not be held while another thread goes on.
-                () = async { drop(stage.wait_for(|stage| *stage == Stage::Closing).await) } => break,
+                next = after(&mut stage, Stage::Serving) => break next,
                 accepted = listener.accept() => match accepted {
                     Ok((tcp, peer)) => {
                         let is_last = spare.is_touched_by(&tcp);
-                        self.welcome(tcp, peer, &door);
+                        self.welcome(tcp, peer, Past::Fresh, &door);
                         if is_last {
                             tokio::select! {
-                                () = async { drop(stage.wait_for(|stage| *stage == Stage::Closing).await) } => break,
+                                next = after(&mut stage, Stage::Serving) => break next,
                                 () = spare.room(&listener) => {}
                             }
                         }
@@ -148,20 +156,61 @@ impl Proxy {
                     Err(error) => pause(&error).await,
                 },
             }
+        };
+        if next == Stage::Passing {
+            // Whoever waits at it is taken in by the other process.
+            drop(listener);
+            door.tell(Order::PassOn);
+            tokio::select! {
+                () = door.empty() => return,
+                _ = after(&mut stage, Stage::Passing) => door.tell(Order::Finish),
+            }
+        } else {
+            door.tell(Order::Finish);
+            self.take_the_rest(listener, &door).await;
+        }
+        see_out(&door).await;
+    }
+
+    /// Serves connections that another process has passed on, as [`Proxy::serve`] does those that it
+    /// takes itself. Returns when no more can come, and the last one is gone.
+    pub async fn serve_passed(
+        &self,
+        mut passed: UnboundedReceiver<Passed>,
+        mut stage: watch::Receiver<Stage>,
+    ) {
+        let door = Door::new(self.way.clone());
+        let mut told = Stage::Serving;
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = after(&mut stage, told) => next,
+                () = self.take_passed(&mut passed, &door) => return,
+            };
+            told = next;
+            match next {
+                Stage::Serving => {}
+                Stage::Passing => door.tell(Order::PassOn),
+                Stage::Closing => break,
+            }
         }
         door.tell(Order::Finish);
-        self.take_the_rest(listener, &door).await;
-        let closing = async {
-            tokio::time::sleep(LAST_REQUEST).await;
-            door.tell(Order::CloseIdle);
-            tokio::time::sleep(FIRST_REQUEST - LAST_REQUEST).await;
-            door.tell(Order::CloseNew);
-            std::future::pending::<()>().await;
-        };
         tokio::select! {
-            () = closing => {}
-            () = door.empty() => {}
+            biased;
+            () = self.take_passed(&mut passed, &door) => {}
+            () = see_out(&door) => {}
         }
+    }
+
+    /// Takes in all that are passed on, until none can come and none is there.
+    async fn take_passed(&self, passed: &mut UnboundedReceiver<Passed>, door: &Door) {
+        while let Some(Passed { socket, peer, past }) = passed.recv().await {
+            match TcpStream::from_std(socket) {
+                Ok(tcp) => self.welcome(tcp, peer, past, door),
+                Err(error) => tracing::warn!(%peer, "a connection passed on is lost: {error}"),
+            }
+        }
+        door.empty().await;
     }
 
     /// Takes in what the kernel accepted in our name: closing the listener would reset it.
@@ -175,7 +224,7 @@ impl Proxy {
         }
         let opening = async {
             while let Ok((tcp, peer)) = listener.accept().await {
-                self.welcome(tcp, peer, door);
+                self.welcome(tcp, peer, Past::Fresh, door);
             }
         };
         let _ = tokio::time::timeout(OPENING, opening).await;
@@ -188,18 +237,18 @@ impl Proxy {
                 .set_nonblocking(true)
                 .and_then(|()| TcpStream::from_std(tcp));
             if let Ok(tcp) = tcp {
-                self.welcome(tcp, peer, door);
+                self.welcome(tcp, peer, Past::Fresh, door);
             }
         }
     }
 
     /// Serves a connection in a task of its own, which ends with the door at the latest.
-    fn welcome(&self, tcp: TcpStream, peer: SocketAddr, door: &Door) {
+    fn welcome(&self, tcp: TcpStream, peer: SocketAddr, past: Past, door: &Door) {
         let (guest, mut bell) = door.enter();
         // Inside until the task is over: a request returns its ticket after its connection.
         let inside = guest.clone();
         let line = self.lines.add();
-        let conn = Conn::new(tcp, peer, self.limits, line.clone(), guest);
+        let conn = Conn::new(tcp, peer, past, self.limits, line.clone(), guest);
         let talk = talk(self.app.clone(), conn, self.quiet.next());
         tokio::spawn(async move {
             let _inside = inside;
@@ -226,6 +275,32 @@ impl Proxy {
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Proxy")
+    }
+}
+
+/// The stage that follows this one. One whose sender is gone is over.
+async fn after(stage: &mut watch::Receiver<Stage>, this: Stage) -> Stage {
+    // Nothing but the value leaves here: its guard may not be held while another thread goes on.
+    let next = stage.wait_for(|stage| *stage != this).await;
+    next.map_or(Stage::Closing, |stage| *stage)
+}
+
+/// Waits for the last connection to leave; those that ask nothing are closed after a while.
+async fn see_out(door: &Door) {
+    /// How long a connection may still bring a request after the close began: one that had
+    /// requests before, and one that had none yet.
+    const LAST_REQUEST: Duration = Duration::from_millis(250);
+    const FIRST_REQUEST: Duration = Duration::from_secs(1);
+    let closing = async {
+        tokio::time::sleep(LAST_REQUEST).await;
+        door.tell(Order::CloseIdle);
+        tokio::time::sleep(FIRST_REQUEST - LAST_REQUEST).await;
+        door.tell(Order::CloseNew);
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = closing => {}
+        () = door.empty() => {}
     }
 }
 

@@ -10,6 +10,7 @@ mod forwarding;
 mod instances;
 mod instruments;
 mod parks;
+mod passing;
 mod retries;
 mod streams;
 mod wire;

@@ -268,6 +268,7 @@ pub struct World {
     pub metrics: Arc<Metrics>,
     pub registry: prometheus::Registry,
     pub address: SocketAddr,
+    pub proxy: Proxy,
     pub stage: watch::Sender<Stage>,
     pub serving: JoinHandle<()>,
     releases: AtomicU32,
@@ -285,6 +286,11 @@ impl World {
     }
 
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
+        Self::at(TcpListener::bind("127.0.0.1:0").await.unwrap(), change)
+    }
+
+    /// And this socket, which others may have too.
+    pub fn at(listener: TcpListener, change: impl FnOnce(&mut Settings)) -> Self {
         let registry = prometheus::Registry::new();
         let metrics = Arc::new(Metrics::new(&registry).unwrap());
         let switch = Arc::new(Switch::new(SHARDS));
@@ -302,15 +308,16 @@ impl World {
         };
         change(&mut settings);
         let proxy = Proxy::new(switch.clone(), metrics.clone(), settings);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stage, watch) = watch::channel(Stage::Serving);
-        let serving = tokio::spawn(async move { proxy.serve(listener, watch).await });
+        let serves = proxy.clone();
+        let serving = tokio::spawn(async move { serves.serve(listener, watch).await });
         Self {
             switch,
             metrics,
             registry,
             address,
+            proxy,
             stage,
             serving,
             releases: AtomicU32::new(0),
