@@ -10,7 +10,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 pub use args::{
     Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf,
     Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve,
-    Show, Status, Wait,
+    Show, Status, Upgrade, Wait,
 };
 pub use early::Early;
 
@@ -140,6 +140,8 @@ pub enum Command {
     Cancel(OnService),
     /// Read the configuration again; what did not change is not touched
     Reload(Reload),
+    /// Let another hotctl take the place of the daemon, without a gap
+    Upgrade(Upgrade),
     /// Read and check a configuration without using it
     Check(Check),
     /// Write a commented hotctl.toml

@@ -20,6 +20,9 @@ const CHUNK: usize = 256 * 1024;
 /// What the command line calls itself, before its version.
 pub const AGENT: &str = "hotctl/";
 
+/// The header by which a daemon says that another has taken its place.
+pub const REPLACED: &str = "x-hotctl-replaced";
+
 /// A connection to a daemon.
 #[derive(Debug)]
 pub struct Client {
@@ -146,7 +149,20 @@ impl Client {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, Fault> {
-        let answer = request.send().await.map_err(|cause| self.lost(&cause))?;
+        let again = request.try_clone();
+        let mut answer = request.send().await.map_err(|cause| self.lost(&cause))?;
+        if answer.headers().contains_key(REPLACED)
+            && let Some(again) = again
+        {
+            // Nothing was done of it. Closed, so that the next one reaches whoever accepts now.
+            drop(answer);
+            let other = Self::at(&self.socket)?.http;
+            let again = again.build().map_err(|cause| self.lost(&cause))?;
+            answer = other
+                .execute(again)
+                .await
+                .map_err(|cause| self.lost(&cause))?;
+        }
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);

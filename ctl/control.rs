@@ -23,7 +23,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::client;
-use crate::house::House;
+use crate::house::{House, Steering};
 use crate::openapi;
 use crate::refused::{NoQuery, Refused};
 use crate::who::{Giver, Via, Who};
@@ -33,6 +33,10 @@ pub fn router(house: Arc<House>) -> Router {
     Router::from(routes())
         .fallback(Refused::no_such_path)
         .method_not_allowed_fallback(Refused::no_such_method)
+        .layer(middleware::from_fn_with_state(
+            house.clone(),
+            whoever_steers,
+        ))
         .layer(middleware::from_fn_with_state(house.clone(), only_who_may))
         .with_state(house)
 }
@@ -54,6 +58,7 @@ pub fn routes() -> OpenApiRouter<Arc<House>> {
         .routes(routes!(orders::begin_maintenance, orders::end_maintenance))
         .routes(routes!(views::logs))
         .routes(routes!(config::reload))
+        .routes(routes!(config::upgrade))
         .routes(routes!(description))
 }
 
@@ -111,6 +116,25 @@ async fn only_who_may(
             .hint(format!("run the command as user {own} or as root"))
             .into_response()
         }
+    }
+}
+
+/// While another hotctl takes over, a caller waits until it is known who steers.
+async fn whoever_steers(State(house): State<Arc<House>>, request: Request, next: Next) -> Response {
+    match house.steering().await {
+        Steering::Replaced => {
+            let refused = Refused::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "this hotctl has been replaced by another",
+            );
+            let mut answer = refused
+                .hint("ask again: the other one answers")
+                .into_response();
+            let replaced = HeaderValue::from_static("1");
+            answer.headers_mut().insert(client::REPLACED, replaced);
+            answer
+        }
+        Steering::Ours | Steering::Away => next.run(request).await,
     }
 }
 

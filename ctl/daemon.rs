@@ -2,7 +2,7 @@
 //! before is taken up in `recover`, and `run` serves until a signal ends it.
 
 mod boot;
-mod inherit;
+pub mod inherit;
 mod listeners;
 mod recover;
 mod run;
@@ -14,6 +14,7 @@ use crate::cli::{Places, Serve};
 use crate::fault::Fault;
 use crate::log;
 use crate::reload::Origin;
+use crate::upgrade::Predecessor;
 
 use inherit::Inherited;
 pub use listeners::bind;
@@ -25,7 +26,21 @@ pub use recover::lodge;
 /// If configuration, state or an address does not allow it; nothing has been started then.
 pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
     // Before anything is opened.
-    let inherited = Inherited::take()?;
+    let mut inherited = Inherited::take()?;
+    let mut predecessor = Predecessor::of(&mut inherited);
+    let ended = begin(places, flags, inherited, &mut predecessor);
+    if let (Err(fault), Some(predecessor)) = (&ended, &mut predecessor) {
+        predecessor.failed(fault);
+    }
+    ended
+}
+
+fn begin(
+    places: &Places,
+    flags: &Serve,
+    inherited: Inherited,
+    predecessor: &mut Option<Predecessor>,
+) -> Result<(), Fault> {
     log::start(flags.log_format, &flags.log_level)?;
     let origin = origin(flags)?;
     let config = origin.read()?;
@@ -39,8 +54,8 @@ pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
     let ended = runtime.block_on(async {
-        let booted = boot::boot(places, origin, config, threads, inherited)?;
-        run::run(booted).await
+        let booted = boot::boot(places, origin, config, threads, inherited, predecessor)?;
+        run::run(booted, predecessor).await
     });
     // All that counts is written by now. A thread that hangs in a read of a dead disk is not waited
     // for any longer.

@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use hotctl_config::file::Service;
 use hotctl_config::names::ServiceName;
 use hotctl_config::suggest::nearest;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,6 +21,7 @@ use crate::reload::Configured;
 use crate::service::Order;
 use crate::site::{Means, Site};
 use crate::socket::Callers;
+use crate::upgrade;
 
 /// What the API shows and steers.
 #[derive(Debug)]
@@ -31,11 +32,26 @@ pub struct House {
     leaving: Mutex<BTreeSet<ServiceName>>,
     pub configured: Configured,
     pub means: Arc<Means>,
-    pub tasks: Tasks,
+    /// Others once services are taken up again that another process was to have.
+    tasks: Mutex<Tasks>,
+    steering: watch::Sender<Steering>,
+    /// Wishes that hotctl be replaced. One may wait while another is under way.
+    pub upgrades: mpsc::Sender<upgrade::Order>,
     pub listen: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub callers: Callers,
     pub since: Instant,
+}
+
+/// Who steers the services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Steering {
+    /// This process.
+    Ours,
+    /// Nobody: another process is about to.
+    Away,
+    /// Another process.
+    Replaced,
 }
 
 /// One service of the configuration; a cheap handle.
@@ -138,18 +154,58 @@ impl House {
         configured: Configured,
         means: Arc<Means>,
         tasks: Tasks,
+        upgrades: mpsc::Sender<upgrade::Order>,
     ) -> Self {
         Self {
             lodgers: RwLock::new(lodgers),
             leaving: Mutex::default(),
             configured,
             means,
-            tasks,
+            tasks: Mutex::new(tasks),
+            steering: watch::Sender::new(Steering::Ours),
+            upgrades,
             listen: address.listen,
             admin: address.admin,
             callers,
             since: Instant::now(),
         }
+    }
+
+    /// The tasks that look after services now.
+    pub fn tasks(&self) -> Tasks {
+        let tasks = self.tasks.lock();
+        tasks.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// New ones, after the others were told to end.
+    pub fn renew_tasks(&self) -> Tasks {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        *tasks = Tasks::default();
+        tasks.clone()
+    }
+
+    /// Who steers from now on.
+    pub fn steer(&self, who: Steering) {
+        self.steering.send_replace(who);
+    }
+
+    /// Who steers, once that is settled.
+    pub async fn steering(&self) -> Steering {
+        let mut steering = self.steering.subscribe();
+        let settled = steering.wait_for(|who| *who != Steering::Away).await;
+        settled.map_or(Steering::Replaced, |who| *who)
+    }
+
+    /// Stop steering: what runs lives on, what is under way stays as it is recorded, and nothing is
+    /// written any more.
+    pub async fn let_go(&self) {
+        self.steer(Steering::Away);
+        let tasks = self.tasks();
+        tasks.rest.cancel();
+        tasks.part(Parting::Leave);
+        tasks.services.close();
+        tasks.services.wait().await;
+        self.means.journal.flush().await;
     }
 
     /// Somebody comes.

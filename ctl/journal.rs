@@ -159,6 +159,34 @@ impl Journal {
         self.newest.send_replace(number);
     }
 
+    /// Another process has written to the files meanwhile: go on with its numbers.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub async fn read_again(&self) -> io::Result<()> {
+        let journal = self.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let mut lines: VecDeque<Line> = VecDeque::new();
+            journal.files.each_line(|line| {
+                if lines.len() == KEPT {
+                    lines.pop_front();
+                }
+                lines.push_back(line);
+            })?;
+            let mut kept = journal.kept();
+            if let Some(line) = lines.back()
+                && line.number > kept.last
+            {
+                kept.last = line.number;
+                kept.lines = lines;
+                journal.newest.send_replace(kept.last);
+            }
+            Ok(())
+        });
+        read.await
+            .unwrap_or_else(|join| Err(io::Error::other(join)))
+    }
+
     /// The number of the newest event; 0 if there has never been one.
     pub fn newest(&self) -> u64 {
         self.kept().last

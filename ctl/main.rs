@@ -34,6 +34,7 @@ mod socket;
 mod store;
 mod sys;
 mod teller;
+mod upgrade;
 mod who;
 
 use std::process::ExitCode;

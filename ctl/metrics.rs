@@ -39,9 +39,19 @@ pub struct Metrics {
     started: GaugeVec,
     last: GaugeVec,
     write_errors: IntCounter,
+    upgrades: IntCounterVec,
     reload_successful: IntGauge,
     config_revision: IntGauge,
     releases: Releases,
+}
+
+/// What became of an upgrade of hotctl itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upgrade {
+    /// This process took the place of another.
+    Replaced,
+    /// Another was to take the place of this one, and did not.
+    Failed,
 }
 
 /// What became of a configuration that was read.
@@ -74,6 +84,15 @@ pub struct Scraped {
 }
 
 impl Metrics {
+    /// An upgrade has ended.
+    pub fn upgrade(&self, result: Upgrade) {
+        let result = match result {
+            Upgrade::Replaced => "replaced",
+            Upgrade::Failed => "failed",
+        };
+        self.upgrades.with_label_values(&[result]).inc();
+    }
+
     /// Make and register all of them.
     ///
     /// # Errors
@@ -164,6 +183,13 @@ impl Metrics {
                 "hotctl_state_write_errors_total",
                 "Writes to the state folder that failed: records, histories, events.",
             )?,
+            upgrades: IntCounterVec::new(
+                Opts::new(
+                    "hotctl_upgrades_total",
+                    "Upgrades of hotctl itself, by result; one that succeeded is counted by the new process.",
+                ),
+                &["result"],
+            )?,
             reload_successful: IntGauge::new(
                 "hotctl_config_last_reload_successful",
                 "Whether the configuration that was read last is in force: 1, or 0 if it was refused.",
@@ -194,6 +220,10 @@ impl Metrics {
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
         registry.register(Box::new(metrics.write_errors.clone()))?;
+        registry.register(Box::new(metrics.upgrades.clone()))?;
+        for result in ["replaced", "failed"] {
+            metrics.upgrades.with_label_values(&[result]);
+        }
         registry.register(Box::new(metrics.reload_successful.clone()))?;
         registry.register(Box::new(metrics.config_revision.clone()))?;
         registry.register(Box::new(metrics.releases.clone()))?;

@@ -171,6 +171,15 @@ pub fn check_socket_path(path: &Path) -> Result<(), Fault> {
     .hint("choose a shorter one with --socket"))
 }
 
+/// Whether an open file is the one at this place.
+pub fn is_same_file(open: &std::fs::File, place: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    match (open.metadata(), std::fs::metadata(place)) {
+        (Ok(one), Ok(other)) => (one.dev(), one.ino()) == (other.dev(), other.ino()),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -240,7 +240,7 @@ impl House {
             if here.contains_key(name) {
                 continue;
             }
-            let lodger = daemon::lodge(name, service, &self.means, &self.tasks).await;
+            let lodger = daemon::lodge(name, service, &self.means, &self.tasks()).await;
             if let Lodger::Damaged(damaged) = &lodger {
                 notes.push(format!("{name}: {}", damaged.why));
             }
@@ -258,7 +258,7 @@ impl House {
         self.leaves(name);
         let house = self.clone();
         let name = name.clone();
-        self.tasks.services.spawn(async move {
+        self.tasks().services.spawn(async move {
             // Ends with the daemon, too: then nothing is waited for.
             let stop = resident.stop.clone();
             let _ = stop.run_until_cancelled(finish(&resident)).await;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Written};
-use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Reloaded, Status};
+use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Reloaded, Status, Upgraded};
 
 /// What has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,6 +27,7 @@ pub enum Subject {
     Logs,
     Events,
     Reload,
+    Upgrade,
     Check,
     Init,
     Man,
@@ -61,6 +62,7 @@ pub fn of(subject: Subject) -> Value {
         S::Show => whole::<DeploymentRecord>(subject),
         S::Releases => whole::<Vec<ReleaseLine>>(subject),
         S::Reload => whole::<Reloaded>(subject),
+        S::Upgrade => whole::<Upgraded>(subject),
         S::Check => whole::<Checked>(subject),
         S::Init | S::Man => whole::<Written>(subject),
         S::Version => whole::<Version>(subject),

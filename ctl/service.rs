@@ -149,7 +149,7 @@ pub async fn run(
             parting = farewell.said() => break parting,
         }
     };
-    desk.close(parting);
+    desk.close(parting).await;
     match parting {
         Parting::Leave => desk.site.leave_everything().await,
         Parting::Stop => {
@@ -512,7 +512,7 @@ impl Desk {
     }
 
     /// The daemon ends: nothing more becomes of what is under way.
-    fn close(&mut self, parting: Parting) {
+    async fn close(&mut self, parting: Parting) {
         let warm = self.is_warm();
         let goes_on = match parting {
             Parting::Stop => "",
@@ -520,6 +520,8 @@ impl Desk {
         };
         if let Some(active) = self.active.take() {
             active.driver.abort();
+            // Until it has: nothing more is begun then.
+            let _ = active.driver.await;
             active.tell.tell(if warm {
                 Progress::Settled {
                     release: active.to,

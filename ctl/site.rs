@@ -29,6 +29,8 @@ use hotctl_deploy::process::Exit;
 use hotctl_deploy::release::Store;
 use hotctl_proxy::Switch;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Noted;
@@ -52,6 +54,8 @@ pub struct Means {
     pub journal: Journal,
     pub ports: Ports,
     pub state: StateFolder,
+    /// Whether the hotctl that was replaced still finishes requests, on releases that are live.
+    pub predecessor: watch::Sender<bool>,
     /// How many shards the switch has; pools are made alike.
     pub shards: NonZeroUsize,
 }
@@ -79,6 +83,8 @@ pub struct Site {
     key: Key,
     /// Drains, retirements and watchers; none outlives the daemon's end.
     tasks: TaskTracker,
+    /// Ends them, where another process goes on.
+    left: CancellationToken,
 }
 
 #[derive(Debug)]
@@ -148,6 +154,7 @@ impl Site {
             stirred: Notify::new(),
             key,
             tasks: TaskTracker::new(),
+            left: CancellationToken::new(),
         }))
     }
 
@@ -190,7 +197,10 @@ impl Site {
         let mut next = self.ledger();
         change(&mut next);
         let site = self.clone();
-        let written = tokio::task::spawn_blocking(move || site.means.state.save(&next))
+        // Tracked: where another process goes on, what is being written now is what it reads.
+        let written = self
+            .tasks
+            .spawn_blocking(move || site.means.state.save(&next))
             .await
             .unwrap_or_else(|join| Err(io::Error::other(join)));
         if written.is_err() {
@@ -221,6 +231,14 @@ impl Site {
             Phase::Reverting(_) | Phase::Done | Phase::Failed(_) => Keep::Anyway,
         };
         self.change(keep, |ledger| ledger.record(deployment)).await
+    }
+
+    /// Let something run that belongs to the service, until another process goes on with it.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let left = self.left.clone();
+        self.tasks.spawn(async move {
+            let _ = left.run_until_cancelled_owned(work).await;
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,17 @@ pub enum Named {
 pub struct Socket {
     path: PathBuf,
     /// Held as long as the socket is ours, so that nobody takes it for stale.
-    _lock: fs::File,
+    lock: fs::File,
+    heir: Heir,
+}
+
+/// To whom the file is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heir {
+    /// To nobody: it is removed.
+    Nobody,
+    /// To the hotctl that took our place.
+    Successor,
 }
 
 impl Callers {
@@ -113,10 +124,62 @@ impl Socket {
         let listener = bind_private(path).map_err(fault)?;
         let socket = Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock,
+            heir: Heir::Nobody,
         };
         open_to(path, callers, 0o660)?;
         Ok((socket, listener))
+    }
+
+    /// The socket of the hotctl that is being replaced, with its lock.
+    ///
+    /// # Errors
+    /// If another place is wanted than where it is.
+    pub fn passed_on(
+        path: &Path,
+        lock: OwnedFd,
+        listener: OwnedFd,
+    ) -> Result<(Self, UnixListener), Fault> {
+        let lock = fs::File::from(lock);
+        let fault = |what: String| {
+            Fault::config(format!("socket {}: {what}", path.display()))
+                .hint("stop hotctl and start it again, to have it use another socket")
+        };
+        let listener = std::os::unix::net::UnixListener::from(listener);
+        if !places::is_same_file(&lock, &lock_path(path)) {
+            return Err(fault(
+                "is not the socket of the hotctl that is being replaced".to_owned(),
+            ));
+        }
+        let listener = listener
+            .set_nonblocking(true)
+            .and_then(|()| UnixListener::from_std(listener))
+            .map_err(|cause| fault(cause.to_string()))?;
+        let socket = Self {
+            path: path.to_owned(),
+            lock,
+            // Until it is taken over it is not ours to remove.
+            heir: Heir::Successor,
+        };
+        Ok((socket, listener))
+    }
+
+    /// The lock, for the hotctl that takes our place.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
+    }
+
+    /// It is ours now, and is removed in the end.
+    pub fn keep(&mut self) {
+        self.heir = Heir::Nobody;
+    }
+
+    /// It stays, for the hotctl that took our place.
+    pub fn leave(&mut self) {
+        self.heir = Heir::Successor;
     }
 
     /// Where it is.
@@ -127,6 +190,9 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if self.heir == Heir::Successor {
+            return;
+        }
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(lock_path(&self.path));
     }

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use hotctl_config::names::ServiceName;
@@ -53,7 +54,7 @@ pub enum Source {
 #[derive(Debug)]
 pub struct StateFolder {
     root: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl StateFolder {
@@ -84,8 +85,37 @@ impl StateFolder {
         }
         Ok(Self {
             root: root.to_owned(),
-            _lock: lock,
+            lock,
         })
+    }
+
+    /// The same, with the lock that the hotctl has passed on that is being replaced. It is one lock
+    /// for both, so nobody comes in between.
+    ///
+    /// # Errors
+    /// If it is the lock of another folder.
+    pub fn with_lock(root: &Path, lock: OwnedFd) -> Result<Self, Fault> {
+        places::private_folder(root, "state")?;
+        let lock = File::from(lock);
+        if !places::is_same_file(&lock, &root.join("lock")) {
+            return Err(Fault::config(format!(
+                "state {}: is not the folder of the hotctl that is being replaced",
+                root.display()
+            ))
+            .hint("stop hotctl and start it again, to have it use another folder"));
+        }
+        Ok(Self {
+            root: root.to_owned(),
+            lock,
+        })
+    }
+
+    /// The lock, for the hotctl that takes our place.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
     }
 
     /// The folder itself.

@@ -25,4 +25,5 @@ mod routing;
 mod serve;
 mod starts;
 mod support;
+mod upgrade;
 mod workers;

@@ -1,6 +1,7 @@
-//! The shapes of a reload: what is asked for, and what has changed.
+//! The shapes of a reload and of an upgrade: what is asked for, and what came of it.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use hotctl_config::names::ServiceName;
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,28 @@ pub struct Reloaded {
     pub changes: Vec<ConfigChange>,
     /// What else there is to know, such as a service whose state cannot be read.
     pub notes: Vec<String>,
+}
+
+/// The body of `POST /v1/upgrade`, which may be left out.
+#[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UpgradeRequest {
+    /// The program that is to take over, as an absolute path; left out: the file that the daemon was
+    /// started from, as it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub binary: Option<PathBuf>,
+}
+
+/// The answer to `POST /v1/upgrade`: another process serves now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Upgraded {
+    /// Its version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
 }
 
 /// One difference.

@@ -275,6 +275,16 @@ pub enum Noted {
         version: String,
         /// Its process.
         pid: u32,
+        /// Whether it took the place of another that served before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        replaces: Option<u32>,
+    },
+    /// Another hotctl was to take its place, and did not: all is as before.
+    UpgradeFailed {
+        /// Who wanted it.
+        by: Giver,
+        /// Why not.
+        error: String,
     },
     /// The daemon was told to end.
     DaemonStopping,

@@ -324,3 +324,18 @@ pub struct Reload {
     #[arg(long)]
     pub dry_run: bool,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl upgrade                            the file that the daemon was started from, as it is now
+  hotctl upgrade --binary ./hotctl-new      another one
+
+The new process gets the sockets and the locks, checks configuration and state, and takes the services
+up; the apps run on. If it does not get that far within 10 seconds of silence, it is ended and the
+old one serves on (exit 1, with the reason). SIGUSR2 to the daemon does the same as no --binary.")]
+pub struct Upgrade {
+    /// The program that is to take over
+    #[arg(long, value_name = "PATH")]
+    pub binary: Option<PathBuf>,
+}

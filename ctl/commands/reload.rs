@@ -1,9 +1,9 @@
-//! `hotctl reload`: let the daemon read its configuration again, and say what has changed.
+//! `hotctl reload` and `hotctl upgrade`: what is done to the daemon itself, and what came of it.
 
 use reqwest::Method;
 
 use super::answer;
-use crate::api::{ReloadRequest, Reloaded};
+use crate::api::{ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
 use crate::cli::{self, Form};
 use crate::client::Client;
 use crate::fault::Fault;
@@ -38,4 +38,26 @@ fn words(reloaded: &Reloaded) -> String {
         out.push_str(&format!("\n  {note}"));
     }
     out
+}
+
+/// `hotctl upgrade`.
+pub async fn upgrade(client: &Client, asked: &cli::Upgrade, form: Form) -> Result<(), Fault> {
+    let binary = asked.binary.as_ref().map(|binary| {
+        // The daemon has another working directory.
+        std::path::absolute(binary)
+            .map_err(|cause| Fault::config(format!("binary {}: {cause}", binary.display())))
+    });
+    let request = UpgradeRequest {
+        binary: binary.transpose()?,
+    };
+    let response = client.order(Method::POST, "/v1/upgrade", &request).await?;
+    let upgraded: Upgraded = response.json().await.map_err(|cause| client.lost(&cause))?;
+    answer(form, &upgraded, || {
+        let Upgraded {
+            version,
+            pid,
+            took_ms,
+        } = &upgraded;
+        format!("hotctl {version} serves, pid {pid}, after {took_ms} ms")
+    })
 }

@@ -1,16 +1,18 @@
-//! The configuration over the control API: to read it again.
+//! The daemon itself over the control API: to read its configuration again, to be replaced.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use tokio::sync::oneshot;
 
-use crate::api::{ReloadRequest, Reloaded};
-use crate::fault::Exit;
+use crate::api::{ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
+use crate::fault::{Exit, Fault};
 use crate::house::House;
 use crate::refused::{BodyOrDefault, NoQuery, Refused};
 use crate::reload::Mode;
+use crate::upgrade::Order;
 use crate::who::Giver;
 
 /// Read the configuration again. It is in force whole, or not at all.
@@ -40,13 +42,57 @@ pub(super) async fn reload(
             return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text));
         }
     };
+    Err(refused(fault))
+}
+
+/// Let another hotctl take the place of this one. Answered once it serves.
+#[utoipa::path(
+    post,
+    path = "/v1/upgrade",
+    request_body = Option<UpgradeRequest>,
+    responses((status = 200, body = Upgraded), Refused)
+)]
+pub(super) async fn upgrade(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    by: Giver,
+    BodyOrDefault(request): BodyOrDefault<UpgradeRequest>,
+) -> Result<Json<Upgraded>, Refused> {
+    if let Some(binary) = &request.binary
+        && !binary.is_absolute()
+    {
+        let text = format!("binary: {} is not an absolute path", binary.display());
+        return Err(Refused::new(StatusCode::BAD_REQUEST, text));
+    }
+    let (tell, told) = oneshot::channel();
+    let order = Order {
+        binary: request.binary,
+        by,
+        tell,
+    };
+    // One may wait while another is under way.
+    if house.upgrades.try_send(order).is_err() {
+        let text = "upgrade: another one is under way";
+        return Err(Refused::new(StatusCode::CONFLICT, text).hint("hotctl events"));
+    }
+    match told.await {
+        Ok(Ok(upgraded)) => Ok(Json(upgraded)),
+        Ok(Err(fault)) => Err(refused(fault)),
+        Err(_) => Err(Refused::new(
+            StatusCode::CONFLICT,
+            "upgrade: hotctl ends, or has been replaced already",
+        )),
+    }
+}
+
+fn refused(fault: Fault) -> Refused {
     let status = match fault.exit {
         Exit::Usage => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
     let refused = Refused::new(status, fault.text);
-    Err(match fault.hint {
+    match fault.hint {
         Some(hint) => refused.hint(hint),
         None => refused,
-    })
+    }
 }

@@ -9,10 +9,12 @@ use hotctl_deploy::ports::Ports;
 use hotctl_proxy::{AccessLog, Switch};
 use prometheus::Registry;
 use tokio::net::UnixListener;
+use tokio::sync::watch;
 
-use super::inherit::Inherited;
+use super::inherit::{Inherited, name};
 use super::listeners::{Listeners, reason};
 use crate::cli::Places;
+use crate::failpoint;
 use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::metrics::{Metrics, Read};
@@ -21,6 +23,7 @@ use crate::reload::{self, Origin};
 use crate::site::Means;
 use crate::socket::{Callers, Named, Socket};
 use crate::store::StateFolder;
+use crate::upgrade::Predecessor;
 
 /// A daemon that is ready to run.
 pub struct Booted {
@@ -43,22 +46,20 @@ pub fn boot(
     config: Config,
     threads: NonZeroUsize,
     mut inherited: Inherited,
+    predecessor: &mut Option<Predecessor>,
 ) -> Result<Booted, Fault> {
     let here = Whereabouts::here();
     let socket = places.socket.clone().unwrap_or_else(|| here.socket());
     let state = places.state.clone().unwrap_or_else(|| here.state());
     places::check_socket_path(&socket)?;
-    let state = StateFolder::open(&absolute(&state, "state")?)?;
+    let state = absolute(&state, "state")?;
+    let state = match inherited.named(name::STATE_LOCK) {
+        Some(lock) => StateFolder::with_lock(&state, lock)?,
+        None => StateFolder::open(&state)?,
+    };
     let registry = Registry::new();
     let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
     let metrics = Arc::new(Metrics::new(&registry).map_err(metric)?);
-    let journal = Journal::open(state.root(), metrics.write_errors().clone()).map_err(|cause| {
-        Fault::config(format!(
-            "state {}: events.ndjson: {cause}",
-            state.root().display()
-        ))
-        .hint("mend its permissions, or move it away")
-    })?;
     let listeners = Listeners::of(&config, &mut inherited)?;
     let named = if places.socket.is_some() {
         Named::ByOperator
@@ -66,7 +67,27 @@ pub fn boot(
         Named::ByDefault
     };
     let callers = Callers::of(&config.control)?;
-    let (socket, control) = Socket::bind(&absolute(&socket, "socket")?, named, &callers)?;
+    let socket = absolute(&socket, "socket")?;
+    let passed = (
+        inherited.named(name::SOCKET_LOCK),
+        inherited.named(name::CONTROL),
+    );
+    let (socket, control) = match passed {
+        (Some(lock), Some(listener)) => Socket::passed_on(&socket, lock, listener)?,
+        _ => Socket::bind(&socket, named, &callers)?,
+    };
+    // All that can be refused without steering anything has not been.
+    if let Some(predecessor) = predecessor {
+        failpoint::pass("before-prepared");
+        predecessor.prepared()?;
+    }
+    let journal = Journal::open(state.root(), metrics.write_errors().clone()).map_err(|cause| {
+        Fault::config(format!(
+            "state {}: events.ndjson: {cause}",
+            state.root().display()
+        ))
+        .hint("mend its permissions, or move it away")
+    })?;
     let access_log = AccessLog::start(&config.access_log).map_err(|cause| {
         Fault::config(format!(
             "access_log {}: {}",
@@ -88,6 +109,7 @@ pub fn boot(
         journal,
         ports: Ports::new(config.ports),
         state,
+        predecessor: watch::Sender::new(predecessor.is_some()),
         shards: threads,
     });
     Ok(Booted {

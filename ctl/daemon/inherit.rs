@@ -23,8 +23,20 @@ pub const UPGRADE: &str = "HOTCTL_UPGRADE";
 
 /// The names of descriptors between two hotctls. Everything else listens for requests.
 pub mod name {
+    /// Listens for requests.
+    pub const HTTP: &str = "http";
     /// Listens for scrapes.
     pub const ADMIN: &str = "admin";
+    /// Listens for the command line.
+    pub const CONTROL: &str = "control";
+    /// Holds the lock of the control socket.
+    pub const SOCKET_LOCK: &str = "socket-lock";
+    /// Holds the lock of the state folder.
+    pub const STATE_LOCK: &str = "state-lock";
+    /// What the two say to each other.
+    pub const LINK: &str = "link";
+    /// Where connections arrive.
+    pub const PASS: &str = "pass";
 }
 
 /// From whom descriptors come.
@@ -112,6 +124,15 @@ impl Inherited {
             .iter()
             .position(|(name, descriptor)| fits(name, descriptor))?;
         Some(TcpListener::from(self.open.remove(at).1))
+    }
+
+    /// What the hotctl that is being replaced has passed on by this name.
+    pub fn named(&mut self, name: &str) -> Option<OwnedFd> {
+        if self.giver != Giver::Predecessor {
+            return None;
+        }
+        let at = self.open.iter().position(|(its, _)| its == name)?;
+        Some(self.open.remove(at).1)
     }
 
     /// Close the sockets that are left and listen; their names and addresses.

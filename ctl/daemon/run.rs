@@ -2,13 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpListener;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use hotctl_config::file::OnExit;
 use hotctl_proxy::{Proxy, Settings, Stage};
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -18,24 +24,29 @@ use super::recover;
 use crate::admin;
 use crate::api::Noted;
 use crate::control;
+use crate::failpoint;
 use crate::fault::Fault;
 use crate::house::{Address, House, Parting, Tasks};
-use crate::metrics::Scraped;
+use crate::metrics::{Scraped, Upgrade};
 use crate::reload::{Configured, Mode};
 use crate::socket::Callers;
+use crate::upgrade::{self, Held, Order, Predecessor};
 use crate::who::{Giver, Who};
+
+/// How long the last answers to the command line may take once another hotctl serves.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Serve until a signal ends it.
 ///
 /// # Errors
 /// If signals or a listener cannot be had.
-pub async fn run(booted: Booted) -> Result<(), Fault> {
+pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Result<(), Fault> {
     let Booted {
         origin,
         config,
         listeners: Listeners { http, admin },
         control,
-        socket,
+        mut socket,
         callers,
         means,
         registry,
@@ -49,12 +60,32 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
     // Reads the configuration again; a closed terminal does not end a daemon.
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let mut reopen = signal(SignalKind::user_defined1()).map_err(failed)?;
+    // Lets the file that this program was started from, as it is now, take over.
+    let mut again = signal(SignalKind::user_defined2()).map_err(failed)?;
+    let held = Held {
+        http: http
+            .iter()
+            .map(TcpListener::try_clone)
+            .collect::<Result<_, _>>()
+            .map_err(failed)?,
+        admin: admin
+            .as_ref()
+            .map(TcpListener::try_clone)
+            .transpose()
+            .map_err(failed)?,
+        control: control.as_fd().try_clone_to_owned().map_err(failed)?,
+        socket_lock: socket.lock().map_err(failed)?,
+        state_lock: means.state.lock().map_err(failed)?,
+    };
 
     let tasks = Tasks::default();
     let mut lodgers = BTreeMap::new();
     for (name, service) in &config.services {
         let lodger = recover::lodge(name, service, &means, &tasks).await;
         lodgers.insert(name.clone(), lodger);
+        if let Some(predecessor) = predecessor {
+            predecessor.busy();
+        }
     }
 
     let (stage, stages) = watch::channel(Stage::Serving);
@@ -69,6 +100,18 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         },
     );
     let mut accepting = JoinSet::new();
+    let replaces = predecessor.is_some();
+    if let Some(predecessor) = predecessor.take() {
+        failpoint::pass("before-ready");
+        socket.keep();
+        // It accepts until it reads this, and we do from now on.
+        let arrivals = predecessor.ready();
+        let (arrive, arriving) = mpsc::unbounded_channel();
+        let (proxy, stages, means) = (proxy.clone(), stages.clone(), means.clone());
+        accepting.spawn(async move { proxy.serve_passed(arriving, stages).await });
+        // Ends with the predecessor, or with us.
+        tokio::spawn(async move { arrivals.receive(arrive, &means.predecessor).await });
+    }
     let mut listen = Vec::new();
     for listener in http {
         listen.push(local(&listener)?);
@@ -80,13 +123,15 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         listen: listen.clone(),
         admin: admin.as_ref().map(local).transpose()?,
     };
+    let (wish, mut upgrades) = mpsc::channel(1);
     let house = Arc::new(House::new(
         lodgers,
         address,
         callers.clone(),
         Configured::new(origin, config),
         means.clone(),
-        tasks.clone(),
+        tasks,
+        wish,
     ));
     let shown = house.clone();
     means.metrics.releases_from(move || {
@@ -99,7 +144,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
             })
             .collect()
     });
-    let _admin = match admin {
+    let admin = match admin {
         Some(listener) => {
             let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
             Some(AbortOnDropHandle::new(tokio::spawn(admin::serve(
@@ -112,11 +157,13 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         None => None,
     };
     let controlled = house.clone();
-    let control = AbortOnDropHandle::new(tokio::spawn(async move {
+    let leave = CancellationToken::new();
+    let left = leave.clone();
+    let mut control = AbortOnDropHandle::new(tokio::spawn(async move {
         let app =
             control::router(controlled).into_make_service_with_connect_info::<control::Caller>();
-        // axum's loop only ends with its task.
-        let _ = axum::serve(control, app).await;
+        let serving = axum::serve(control, app);
+        let _ = serving.with_graceful_shutdown(left.cancelled_owned()).await;
     }));
     let shown: Vec<String> = listen.iter().map(ToString::to_string).collect();
     info!(listen = %shown.join(" "), control = %socket.path().display(), state = %means.state.root().display(),
@@ -132,27 +179,81 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         Noted::DaemonStarted {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
+            replaces: replaces
+                .then(rustix::process::getppid)
+                .flatten()
+                .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok()),
         },
     );
+    if replaces {
+        means.metrics.upgrade(Upgrade::Replaced);
+    }
 
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+    let successor = loop {
+        let order = tokio::select! {
+            _ = terminate.recv() => break None,
+            _ = interrupt.recv() => break None,
+            Some(order) = upgrades.recv() => order,
+            _ = again.recv() => Order {
+                binary: None,
+                by: Giver::signal(),
+                // What comes of it is in the log.
+                tell: oneshot::channel().0,
+            },
             _ = reopen.recv() => {
                 info!("opening the access log anew");
                 access_log.reopen();
+                continue;
             }
             _ = hangup.recv() => {
                 let house = house.clone();
                 // What comes of it is in the log. It ends with the daemon: its file may hang.
-                let rest = tasks.rest.clone();
+                let rest = house.tasks().rest;
                 tokio::spawn(async move {
                     let by = Giver::signal();
                     drop(rest.run_until_cancelled(house.reload(Mode::Apply, &by)).await);
                 });
+                continue;
+            }
+        };
+        match upgrade::replace(&house, &held, &order).await {
+            Ok((successor, upgraded)) => {
+                let _ = order.tell.send(Ok(upgraded));
+                break Some(successor);
+            }
+            Err(fault) => drop(order.tell.send(Err(fault))),
+        }
+    };
+    // Nobody is to be taken in by a socket that nobody accepts from.
+    drop(held);
+    if let Some(successor) = successor {
+        leave.cancel();
+        drop(admin);
+        socket.leave();
+        for (heard, same) in [
+            (terminate.recv().now_or_never(), Signal::TERM),
+            (interrupt.recv().now_or_never(), Signal::INT),
+        ] {
+            if heard.is_some() {
+                // It was meant for whoever serves.
+                successor.signal(same);
             }
         }
+        let (way, leaving) = mpsc::unbounded_channel();
+        proxy.passes_to(way);
+        let _ = stage.send(Stage::Passing);
+        let within = house.configured.now().shutdown_timeout;
+        let finished = async { while accepting.join_next().await.is_some() {} };
+        tokio::select! {
+            () = successor.see_off(finished, leaving) => {}
+            () = tokio::time::sleep(within) => warn!("shutdown_timeout is over: connections are cut"),
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // Answers to the command line are short; who follows something follows the other now.
+        let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;
+        info!("ended: another hotctl serves");
+        return Ok(());
     }
     means.journal.note(None, Noted::DaemonStopping);
     // Requests first: what is in flight is answered while the apps still run.
@@ -166,6 +267,7 @@ pub async fn run(booted: Booted) -> Result<(), Fault> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    let tasks = house.tasks();
     tasks.rest.cancel();
     tasks.part(match config.on_exit {
         OnExit::Stop => Parting::Stop,

@@ -210,7 +210,20 @@ pub fn when(at_ms: u64) -> String {
 
 fn noted(what: &Noted) -> String {
     match what {
-        Noted::DaemonStarted { version, pid } => format!("hotctl {version} serves, pid {pid}"),
+        Noted::DaemonStarted {
+            version,
+            pid,
+            replaces,
+        } => {
+            let replaces = replaces.map(|pid| format!(" in place of {pid}"));
+            format!(
+                "hotctl {version} serves, pid {pid}{}",
+                replaces.unwrap_or_default()
+            )
+        }
+        Noted::UpgradeFailed { by, error } => {
+            format!("hotctl was not replaced, as {} wanted: {error}", by.who)
+        }
         Noted::DaemonStopping => "hotctl ends".to_owned(),
         Noted::ConfigReloaded {
             by,

@@ -186,7 +186,7 @@ impl Site {
         }
         let exits = self.exits.clone();
         // The service's task, which reads them, begins later.
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             for ended in dead {
                 // Closed only when the daemon ends.
                 let _ = exits.send(ended).await;
@@ -258,7 +258,7 @@ impl Site {
             if app.process.exit().is_none() {
                 warn!(%release, instance = label.instance, pid = app.process.pid(), "nobody wants it any more: it is ended");
             }
-            self.tasks.spawn(async move {
+            self.spawn(async move {
                 let grace = match app.process.exit() {
                     Some(_) => Duration::ZERO,
                     None => grace,

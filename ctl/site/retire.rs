@@ -56,7 +56,7 @@ impl Site {
         let site = self.clone();
         let pool = running.pool.clone();
         let switching = self.means.traffic.switching(&self.name);
-        let task = self.tasks.spawn(async move {
+        let task = self.spawn(async move {
             let began = Instant::now();
             let cut = site.means.switch.retire(&pool, &site.config().drain).await;
             let took = began.elapsed();
@@ -87,13 +87,13 @@ impl Site {
             }
         }
         let site = self.clone();
-        self.tasks
-            .spawn(async move { site.retirement(at, &hurry).await });
+        self.spawn(async move { site.retirement(at, &hurry).await });
     }
 
     async fn retirement(self: Arc<Self>, at: Placement, hurry: &Notify) {
         failpoint::pass("before-retirement");
         let release = at.release_of(&self.name);
+        self.wait_for_predecessor().await;
         let (over, pool) = {
             let inner = self.inner();
             let running = inner.slots.get(&at.slot);
@@ -129,6 +129,14 @@ impl Site {
             error!(%release, %cause, "cannot record that a release is retired");
         }
         self.means.traffic.release_retired(&release);
+    }
+
+    /// The hotctl that was replaced may still have requests on a release. It leaves within its
+    /// `shutdown_timeout`.
+    pub(super) async fn wait_for_predecessor(&self) {
+        let mut here = self.means.predecessor.subscribe();
+        // An error would be its sender gone, with us.
+        let _ = here.wait_for(|here| !*here).await;
     }
 
     /// Count what was ended because its time was over.
@@ -181,6 +189,9 @@ impl Site {
         for one in self.inner().slots.values().flat_map(|r| &r.instances) {
             one.place.keep();
         }
+        self.left.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
         join_all(self.processes().iter().map(Process::leave)).await;
     }
 

@@ -237,7 +237,7 @@ impl Site {
     pub fn beside(&self, slot: Slot, work: impl Future<Output = ()> + Send + 'static) {
         let mut inner = self.inner();
         if let Some(running) = inner.slots.get_mut(&slot) {
-            running.beside = Some(AbortOnDropHandle::new(self.tasks.spawn(work)));
+            running.beside = Some(AbortOnDropHandle::new(self.spawn(work)));
         }
     }
 
@@ -306,7 +306,7 @@ impl Site {
     /// See to it that the end of a process is heard of.
     pub(super) fn watch(self: &Arc<Self>, slot: Slot, instance: usize, process: Process) {
         let site = self.clone();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let exit = process.exited().await;
             site.hear_end(slot, instance, exit, &process).await;
         });

@@ -140,7 +140,7 @@ impl Site {
             self.look_again(at.slot);
         }
         let (site, slot, instance) = (self.clone(), ended.slot, ended.instance);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             tokio::time::sleep(again.pause).await;
             site.renew(slot, instance, Loss::Exited).await;
         });
@@ -189,7 +189,7 @@ impl Site {
         warn!(service = %self.name, %slot, instance, reason = loss.label(),
             "an instance is not well: it leaves the pool and is started again");
         let site = self.clone();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             process.stop(site.config().stop_timeout).await;
             site.renew(slot, instance, loss).await;
         });
@@ -275,8 +275,7 @@ impl Site {
     /// An instance of what is live was started with the daemon: prove it, in the background.
     pub fn bring_up(self: &Arc<Self>, slot: Slot, instance: usize, started: Started) {
         let site = self.clone();
-        self.tasks
-            .spawn(async move { site.let_serve(slot, instance, &started).await });
+        self.spawn(async move { site.let_serve(slot, instance, &started).await });
     }
 
     /// Prove an instance that was started again, and let it back into the pool.

@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Daemon {
     folder: TempDir,
     child: Child,
+    /// The process that has taken its place, if one has.
+    successor: Option<u32>,
     /// What it is started by, if not directly.
     through: Vec<String>,
     places: Vec<(PathBuf, Option<SystemTime>)>,
@@ -67,6 +69,7 @@ impl Daemon {
         let mut daemon = Self {
             folder,
             child,
+            successor: None,
             through,
             places,
             listen: ([127, 0, 0, 1], 0).into(),
@@ -101,7 +104,38 @@ impl Daemon {
 
     /// Its process.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.successor.unwrap_or(self.child.id())
+    }
+
+    /// Let another hotctl take its place, by `args`; it must.
+    #[track_caller]
+    pub fn upgrade(&mut self, args: &[&str]) {
+        let mut all = vec!["upgrade", "--json"];
+        all.extend(args);
+        let before = self.pid();
+        let answer = self.hotctl(all).exits(0).json::<serde_json::Value>();
+        let pid = answer["pid"]
+            .as_u64()
+            .and_then(|pid| u32::try_from(pid).ok());
+        let pid = pid.expect("a pid");
+        assert_ne!(pid, before, "it is the same process");
+        self.successor = Some(pid);
+    }
+
+    /// Another has taken its place that was not asked for by [`Daemon::upgrade`].
+    #[track_caller]
+    pub fn finds_successor(&mut self) {
+        let pid = self.status().pid;
+        assert_ne!(pid, self.pid(), "it is the same process");
+        self.successor = Some(pid);
+    }
+
+    /// Whether its process is there no more.
+    fn is_gone(&mut self) -> bool {
+        match self.successor {
+            None => self.child.try_wait().expect("a child").is_some(),
+            Some(pid) => !program::lives(pid),
+        }
     }
 
     /// Its first listener.
@@ -227,6 +261,10 @@ impl Daemon {
 
     /// SIGKILL, and wait for its end.
     pub fn kill(&mut self) {
+        if let Some(pid) = self.successor.filter(|pid| program::lives(*pid)) {
+            send(pid, Signal::KILL);
+            within(PATIENCE, || (!program::lives(pid)).then_some(()));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -269,10 +307,10 @@ impl Daemon {
 
     fn inspect(&mut self) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.child.try_wait().expect("a child").is_none() {
+        if !self.is_gone() {
             wrong.extend(leftovers::written_elsewhere(self.folder()));
             send(self.pid(), Signal::TERM);
-            if within(PATIENCE, || self.child.try_wait().expect("a child")).is_none() {
+            if within(PATIENCE, || self.is_gone().then_some(())).is_none() {
                 wrong.push(format!(
                     "hotctl serve: not ended within {PATIENCE:?} of SIGTERM"
                 ));

@@ -1,0 +1,166 @@
+//! hotctl replaces itself while it serves. The one that is there starts the new one with every socket
+//! and both locks; the new one says that it is prepared; the old one lets go of the services; the new
+//! one takes them up and says that it is ready. Until then the old one can take everything back, and
+//! from then on it only finishes what is in flight.
+
+mod predecessor;
+mod successor;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hotctl_config::names::Percent;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::api::{Noted, Upgraded};
+use crate::daemon::lodge;
+use crate::fault::Fault;
+use crate::house::{House, Steering};
+use crate::metrics::Upgrade;
+use crate::who::Giver;
+
+pub use predecessor::Predecessor;
+pub use successor::{Held, Successor};
+
+/// The version of what the two say to each other. Each later hotctl speaks this one too.
+pub const PROTOCOL: &str = "1";
+
+/// That hotctl be replaced.
+#[derive(Debug)]
+pub struct Order {
+    /// By which program; none: by the file that this one was started from, as it is now.
+    pub binary: Option<PathBuf>,
+    pub by: Giver,
+    /// Where to tell what became of it.
+    pub tell: oneshot::Sender<Result<Upgraded, Fault>>,
+}
+
+/// What one says to the other: a line of JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+enum Word {
+    /// The new one: configuration, state and sockets are good.
+    Prepared { version: String },
+    /// The old one: nobody steers the services any more.
+    Yours,
+    /// The new one: it goes on.
+    Busy,
+    /// The new one: every service is taken up.
+    Ready,
+    /// The new one: it ends.
+    Failed { error: String, hint: Option<String> },
+}
+
+/// Let another hotctl take the place of this one.
+///
+/// # Errors
+/// If it did not: then all is as before.
+pub async fn replace(
+    house: &Arc<House>,
+    held: &Held,
+    order: &Order,
+) -> Result<(Successor, Upgraded), Fault> {
+    let began = Instant::now();
+    let replaced = attempt(house, held, order).await;
+    match replaced {
+        Ok((successor, version)) => {
+            successor.introduce();
+            house.steer(Steering::Replaced);
+            let took = began.elapsed();
+            let pid = successor.pid();
+            info!(
+                version,
+                pid,
+                ?took,
+                "hotctl is replaced: finishing what is in flight"
+            );
+            let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let upgraded = Upgraded {
+                version,
+                pid,
+                took_ms,
+            };
+            Ok((successor, upgraded))
+        }
+        Err(fault) => {
+            error!("not replaced: {}", fault.text);
+            house.means.metrics.upgrade(Upgrade::Failed);
+            let noted = Noted::UpgradeFailed {
+                by: order.by.clone(),
+                error: fault.text.clone(),
+            };
+            house.means.journal.note(None, noted);
+            Err(fault)
+        }
+    }
+}
+
+async fn attempt(
+    house: &Arc<House>,
+    held: &Held,
+    order: &Order,
+) -> Result<(Successor, String), Fault> {
+    successor::is_possible()?;
+    is_quiet(house)?;
+    info!(by = order.by.who.to_string(), "hotctl is to be replaced");
+    let mut successor = Successor::start(order.binary.as_deref(), held)?;
+    let version = match successor.prepared().await {
+        Ok(version) => version,
+        Err(fault) => {
+            successor.end().await;
+            return Err(fault);
+        }
+    };
+    house.let_go().await;
+    match successor.take_over().await {
+        Ok(()) => Ok((successor, version)),
+        Err(fault) => {
+            // Only one may steer.
+            successor.end().await;
+            take_back(house).await;
+            Err(fault)
+        }
+    }
+}
+
+/// What is on its way from one release to another would have to be followed by both.
+fn is_quiet(house: &House) -> Result<(), Fault> {
+    for resident in house.residents() {
+        let ledger = resident.site.ledger();
+        let name = &resident.site.name;
+        let under_way = ledger.deployment.as_ref();
+        let under_way = under_way.filter(|deployment| deployment.weight() != Percent::ALL);
+        let text = match under_way {
+            Some(deployment) => format!(
+                "upgrade: {name}: deployment {} is under way",
+                deployment.number
+            ),
+            None if !ledger.retiring.is_empty() => {
+                format!("upgrade: {name}: an old release still finishes its requests")
+            }
+            None => continue,
+        };
+        return Err(Fault::failed(text).hint(format!(
+            "try again when it is over; `hotctl status {name}` shows it"
+        )));
+    }
+    Ok(())
+}
+
+/// Take the services up again that were let go of.
+async fn take_back(house: &Arc<House>) {
+    warn!("taking the services up again");
+    if let Err(cause) = house.means.journal.read_again().await {
+        error!(%cause, "the journal cannot be read again: numbers of events may be given twice");
+    }
+    let config = house.configured.now();
+    let tasks = house.renew_tasks();
+    for (name, service) in &config.services {
+        let lodger = lodge(name, service, &house.means, &tasks).await;
+        house.let_in(name, lodger);
+    }
+    house.steer(Steering::Ours);
+}

@@ -1,0 +1,121 @@
+//! The hotctl that is being replaced, as the new one sees it.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use hotctl_proxy::{PassSocket, Passed};
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use super::Word;
+use crate::daemon::inherit::{Inherited, name};
+use crate::fault::Fault;
+
+/// The line to it, until it has let go.
+#[derive(Debug)]
+pub struct Predecessor {
+    line: BufReader<UnixStream>,
+    pass: OwnedFd,
+}
+
+/// What still comes from it afterwards.
+#[derive(Debug)]
+pub struct Arrivals {
+    line: UnixStream,
+    pass: OwnedFd,
+}
+
+impl Predecessor {
+    /// Who started us, if that was to be replaced.
+    pub fn of(inherited: &mut Inherited) -> Option<Self> {
+        let (line, pass) = (inherited.named(name::LINK)?, inherited.named(name::PASS)?);
+        Some(Self {
+            line: BufReader::new(line.into()),
+            pass,
+        })
+    }
+
+    /// Say that configuration, state and sockets are good, and wait until the services are ours. One
+    /// that has ended has let go of them, too.
+    pub fn prepared(&mut self) -> Result<(), Fault> {
+        self.say(&Word::Prepared {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let mut said = String::new();
+        let read = self.line.read_line(&mut said);
+        match read.map(|_| serde_json::from_str(&said)) {
+            Ok(Ok(Word::Yours)) => Ok(()),
+            _ if said.is_empty() => {
+                warn!("the hotctl that was to be replaced has ended: taking over");
+                Ok(())
+            }
+            _ => Err(Fault::failed(format!(
+                "upgrade: the hotctl that is replaced says `{}`, which this one does not know",
+                said.trim()
+            ))),
+        }
+    }
+
+    /// Say that it goes on.
+    pub fn busy(&mut self) {
+        self.say(&Word::Busy);
+    }
+
+    /// Say that every service is taken up.
+    pub fn ready(mut self) -> Arrivals {
+        self.say(&Word::Ready);
+        Arrivals {
+            line: self.line.into_inner(),
+            pass: self.pass,
+        }
+    }
+
+    /// Say why it is not.
+    pub fn failed(&mut self, fault: &Fault) {
+        self.say(&Word::Failed {
+            error: fault.text.clone(),
+            hint: fault.hint.clone(),
+        });
+    }
+
+    fn say(&mut self, word: &Word) {
+        let mut text = serde_json::to_vec(word).unwrap_or_default();
+        text.push(b'\n');
+        // One that has ended hears nothing, and need not.
+        if let Err(cause) = self.line.get_mut().write_all(&text) {
+            debug!(%cause, "the hotctl that is replaced does not listen");
+        }
+    }
+}
+
+impl Arrivals {
+    /// Send on what is passed, and say when it has left. Until both is over.
+    pub async fn receive(self, to: mpsc::UnboundedSender<Passed>, here: &watch::Sender<bool>) {
+        let connections = async {
+            let pass = match PassSocket::from_fd(self.pass) {
+                Ok(pass) => pass,
+                Err(cause) => return warn!(%cause, "no connection can be passed on to this hotctl"),
+            };
+            loop {
+                match pass.receive().await {
+                    Ok(Some(passed)) => drop(to.send(passed)),
+                    Ok(None) => return,
+                    Err(cause) => warn!(%cause, "a connection was not passed on"),
+                }
+            }
+        };
+        let line = self.line;
+        let leaves = async {
+            let opened = line.set_nonblocking(true);
+            if let Ok(mut line) = opened.and_then(|()| tokio::net::UnixStream::from_std(line)) {
+                // It says nothing any more, so whatever comes is its end.
+                let _ = line.read(&mut [0]).await;
+            }
+            debug!("the hotctl that was replaced has left");
+            here.send_replace(false);
+        };
+        tokio::join!(connections, leaves);
+    }
+}

@@ -1,0 +1,312 @@
+//! The hotctl that takes our place, as the old one sees it.
+
+use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt as _, FdMapping};
+use hotctl_proxy::{PassSocket, Passed};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
+
+use super::{PROTOCOL, Word};
+use crate::daemon::inherit::{LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, UPGRADE, name};
+use crate::fault::Fault;
+use crate::sys;
+
+/// Set by systemd for what it starts (systemd.exec(5)).
+const UNDER_SYSTEMD: &str = "SYSTEMD_EXEC_PID";
+/// Where systemd listens, if it does.
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
+
+/// How long it may say nothing.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What it gets of us: further descriptors of what is open here. They must be closed before the
+/// listeners are, or connections would be taken in that nobody answers.
+#[derive(Debug)]
+pub struct Held {
+    pub http: Vec<TcpListener>,
+    pub admin: Option<TcpListener>,
+    pub control: OwnedFd,
+    pub socket_lock: OwnedFd,
+    pub state_lock: OwnedFd,
+}
+
+/// A hotctl that was started to take our place.
+#[derive(Debug)]
+pub struct Successor {
+    child: Child,
+    line: BufReader<tokio::net::UnixStream>,
+    pass: PassSocket,
+    binary: PathBuf,
+}
+
+/// Whether whoever started us can bear that our process ends and another goes on.
+///
+/// # Errors
+/// If not, with the reason.
+pub fn is_possible() -> Result<(), Fault> {
+    let refused = |whom: &str, hint: &str| {
+        Err(Fault::failed(format!(
+            "upgrade: {whom} watches this process, and would take its end for the end of hotctl"
+        ))
+        .hint(hint))
+    };
+    if std::process::id() == 1 {
+        return refused(
+            "the container (this is its PID 1)",
+            "start a container of the new version, and stop this one",
+        );
+    }
+    if std::env::var_os(UNDER_SYSTEMD).is_some() && std::env::var_os(NOTIFY_SOCKET).is_none() {
+        return refused(
+            "systemd",
+            "set Type=notify in its unit, so that systemd can be told of the new process",
+        );
+    }
+    let parent = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    let name = std::fs::read_to_string(format!("/proc/{parent}/comm")).unwrap_or_default();
+    match name.trim() {
+        whom @ ("runsv" | "supervisord" | "s6-supervise" | "tini" | "dumb-init" | "docker-init"
+        | "catatonit") => refused(
+            whom,
+            "set on_exit = \"keep\" and restart hotctl by it: the apps live on",
+        ),
+        _ => Ok(()),
+    }
+}
+
+impl Successor {
+    /// Start it with all that we hold.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(binary: Option<&Path>, held: &Held) -> Result<Self, Fault> {
+        let failed = |cause: std::io::Error| Fault::failed(format!("upgrade: {cause}"));
+        let binary = match binary {
+            Some(binary) => binary.to_owned(),
+            None => ours().map_err(failed)?,
+        };
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        ours.set_nonblocking(true).map_err(failed)?;
+        let line = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
+        let (pass, arrive) = PassSocket::pair().map_err(failed)?;
+        let http = held.http.iter().map(|one| (name::HTTP, one.as_fd()));
+        let admin = held.admin.iter().map(|one| (name::ADMIN, one.as_fd()));
+        let rest = [
+            (name::CONTROL, held.control.as_fd()),
+            (name::SOCKET_LOCK, held.socket_lock.as_fd()),
+            (name::STATE_LOCK, held.state_lock.as_fd()),
+            (name::LINK, theirs.as_fd()),
+            (name::PASS, arrive.as_fd()),
+        ];
+        let mut names = Vec::new();
+        let mut mappings = Vec::new();
+        for ((name, fd), number) in http.chain(admin).chain(rest).zip(sys::FIRST..) {
+            names.push(name);
+            mappings.push(FdMapping {
+                parent_fd: fd.try_clone_to_owned().map_err(failed)?,
+                child_fd: number,
+            });
+        }
+        let mut command = std::process::Command::new(&binary);
+        command
+            .args(std::env::args_os().skip(1))
+            .env(UPGRADE, PROTOCOL)
+            .env(LISTEN_PID, std::process::id().to_string())
+            .env(LISTEN_FDS, names.len().to_string())
+            .env(LISTEN_FDNAMES, names.join(":"))
+            .stdin(Stdio::null());
+        command
+            .fd_mappings(mappings)
+            .map_err(|cause| Fault::failed(format!("upgrade: {cause}")))?;
+        let child = Command::from(command).spawn().map_err(|cause| {
+            Fault::failed(format!(
+                "upgrade: {}: cannot be started: {cause}",
+                binary.display()
+            ))
+            .hint("name an executable hotctl with --binary")
+        })?;
+        Ok(Self {
+            child,
+            line: BufReader::new(line),
+            pass,
+            binary,
+        })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// Wait until configuration, state and sockets are good there; its version.
+    ///
+    /// # Errors
+    /// If they are not, or nothing is heard of it.
+    pub async fn prepared(&mut self) -> Result<String, Fault> {
+        loop {
+            match self.hear("prepared").await? {
+                Word::Prepared { version } => return Ok(version),
+                Word::Busy => {}
+                other => return Err(self.odd(&other)),
+            }
+        }
+    }
+
+    /// Give it the services, and wait until it has taken them up.
+    ///
+    /// # Errors
+    /// As [`Successor::prepared`].
+    pub async fn take_over(&mut self) -> Result<(), Fault> {
+        let mut text = serde_json::to_vec(&Word::Yours).unwrap_or_default();
+        text.push(b'\n');
+        // One that has ended is found out by what it says: nothing.
+        let _ = self.line.get_mut().write_all(&text).await;
+        loop {
+            match self.hear("ready").await? {
+                Word::Ready => return Ok(()),
+                Word::Busy => {}
+                other => return Err(self.odd(&other)),
+            }
+        }
+    }
+
+    /// Tell systemd, where it listens, which process is the one to watch now (sd_notify(3)). Only the
+    /// one that it has watched so far is heard.
+    pub fn introduce(&self) {
+        let Some(place) = std::env::var_os(NOTIFY_SOCKET) else {
+            return;
+        };
+        let address = match place.as_bytes().strip_prefix(b"@") {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&place),
+        };
+        let text = format!("MAINPID={}", self.pid());
+        let told = address
+            .and_then(|address| UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address));
+        if let Err(cause) = told {
+            warn!(%cause, "systemd cannot be told of the new process");
+        }
+    }
+
+    /// Kill it, and wait for its end.
+    pub async fn end(&mut self) {
+        if let Err(cause) = self.child.kill().await {
+            debug!(%cause, "the hotctl that did not take over");
+        }
+    }
+
+    /// Send connections after it, until all that are here have come to their end.
+    pub async fn see_off(
+        &self,
+        finished: impl Future<Output = ()>,
+        mut leaving: mpsc::UnboundedReceiver<Passed>,
+    ) {
+        let mut finished = std::pin::pin!(finished);
+        let mut over = false;
+        while !over {
+            // What leaves is sent before the end is seen.
+            let passed = tokio::select! {
+                biased;
+                Some(passed) = leaving.recv() => Some(passed),
+                () = &mut finished => None,
+            };
+            let mut next = passed;
+            over = next.is_none();
+            next = next.or_else(|| leaving.try_recv().ok());
+            while let Some(passed) = next {
+                if let Err((passed, cause)) = self.pass.send(passed).await {
+                    debug!(%cause, peer = %passed.peer, "a connection cannot be passed on");
+                    // Those that are left are told to close.
+                    drop(leaving);
+                    if !over {
+                        finished.await;
+                    }
+                    return;
+                }
+                next = leaving.try_recv().ok();
+            }
+        }
+    }
+
+    /// Hand a signal on to it.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let pid = i32::try_from(self.pid()).ok();
+        if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+            // It is our child, and not waited for: the number is its own.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    async fn hear(&mut self, wanted: &str) -> Result<Word, Fault> {
+        let binary = self.binary.display().to_string();
+        let mut said = String::new();
+        let read = tokio::time::timeout(SILENCE, self.line.read_line(&mut said)).await;
+        let (text, hint) = match read {
+            Err(_) => {
+                let text = format!("was not {wanted}, and said nothing for {SILENCE:?}: killed");
+                (
+                    text,
+                    "its own words are in the log of this hotctl".to_owned(),
+                )
+            }
+            Ok(Ok(1..)) => match serde_json::from_str(&said) {
+                Ok(Word::Failed { error, hint }) => {
+                    let fault = Fault::failed(format!("upgrade: {binary}: {error}"));
+                    return Err(match hint {
+                        Some(hint) => fault.hint(hint),
+                        None => fault,
+                    });
+                }
+                Ok(word) => return Ok(word),
+                Err(_) => {
+                    let text = format!("says `{}`, which this hotctl does not know", said.trim());
+                    (text, "name an executable hotctl with --binary".to_owned())
+                }
+            },
+            Ok(_) => {
+                let how = tokio::time::timeout(SILENCE, self.child.wait()).await;
+                let how = how.ok().and_then(Result::ok).map(shown);
+                let how = how.unwrap_or_else(|| "hung up".to_owned());
+                let hint = format!("is that a hotctl that knows `upgrade`? `{binary} --version`");
+                (format!("{how} before it was {wanted}"), hint)
+            }
+        };
+        Err(Fault::failed(format!("upgrade: {binary}: {text}")).hint(hint))
+    }
+
+    fn odd(&self, word: &Word) -> Fault {
+        Fault::failed(format!(
+            "upgrade: {}: says {word:?} out of turn",
+            self.binary.display()
+        ))
+    }
+}
+
+fn shown(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// The file that we were started from. Where another was put in its place it is that one.
+fn ours() -> std::io::Result<PathBuf> {
+    let path = std::env::current_exe()?;
+    let text = path.to_string_lossy();
+    Ok(match text.strip_suffix(" (deleted)") {
+        Some(place) => PathBuf::from(place),
+        None => path,
+    })
+}

@@ -1,0 +1,187 @@
+//! hotctl replaces itself: nobody who sends requests notices, no app is touched, and one that cannot
+//! take over changes nothing.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::support::daemon::web;
+use crate::support::program::{lives, send};
+use crate::support::{Daemon, Load, eventually};
+
+#[test]
+fn ten_upgrades_in_a_row_under_every_class_of_traffic_lose_no_request() {
+    const TIMES: usize = 10;
+    let mut daemon = Daemon::of_web("keep_warm = \"0s\"");
+    daemon.deploy("v0", &[]);
+    let app = daemon.live().pid;
+    let load = Load::of_everything(daemon.listen());
+    load.expect(&["v0"]);
+    load.wait_for(100);
+    for time in 1..=TIMES {
+        daemon.upgrade(&[]);
+        load.wait_for(100);
+        assert_eq!(daemon.live().pid, app, "after upgrade {time}");
+        // The one that was there took the whole way.
+        assert_eq!(daemon.metric("hotctl_upgrades_total", &["replaced"]), 1.0);
+    }
+    // The last one steers as the first did.
+    load.flipping("v0", "v1", || daemon.deploy("v1", &[]));
+    load.wait_for(100);
+    let outcomes = load.finish();
+    println!("{TIMES} upgrades: {outcomes}");
+    outcomes.assert_none_failed();
+    let events = daemon.hotctl(["events"]).exits(0);
+    let told = &events.stdout;
+    assert_eq!(told.matches(" in place of ").count(), TIMES, "{told}");
+}
+
+#[test]
+fn a_signal_upgrades_to_the_same_binary() {
+    let mut daemon = Daemon::of_web("");
+    daemon.deploy("v0", &[]);
+    let (app, first) = (daemon.live().pid, daemon.pid());
+    send(first, Signal::USR2);
+    eventually("the first one has left", || !lives(first));
+    daemon.finds_successor();
+    assert_eq!(daemon.live().pid, app);
+    daemon.get("/").has_status(200);
+}
+
+#[test]
+fn what_cannot_take_over_changes_nothing() {
+    let daemon = Daemon::of_web("");
+    daemon.deploy("v0", &[]);
+    let app = daemon.live().pid;
+    let load = Load::of_everything(daemon.listen());
+    load.expect(&["v0"]);
+    load.wait_for(100);
+    let script = |name: &str, text: &str| {
+        let path = daemon.folder().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    let ended = script("ends", "exit 3");
+    let hangs = script("hangs", "exec sleep 60");
+    let nothing = daemon.folder().join("nothing");
+    let refused = |binary: &PathBuf, why: &str| {
+        let binary = binary.to_str().unwrap();
+        daemon
+            .hotctl(["upgrade", "--binary", binary])
+            .exits(1)
+            .says(why)
+            .says("try: ");
+        assert_eq!(daemon.live().pid, app, "{why}");
+        load.wait_for(50);
+    };
+    refused(&ended, "exited with 3 before it was prepared");
+    refused(&hangs, "said nothing for 10s: killed");
+    refused(&nothing, "nothing: cannot be started: No such file");
+    // It finds the configuration wrong.
+    let file = daemon.folder().join("hotctl.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, format!("{good}\nnonsense = 1\n")).unwrap();
+    daemon.hotctl(["upgrade"]).exits(1).says("nonsense");
+    fs::write(&file, good).unwrap();
+    // It dies with the sockets, before and after the services are its own.
+    let failpoints = daemon.folder().join("failpoints");
+    fs::create_dir_all(&failpoints).unwrap();
+    for (point, when) in [("before-prepared", "prepared"), ("before-ready", "ready")] {
+        fs::write(failpoints.join("passed"), "").unwrap();
+        fs::write(failpoints.join("die"), format!("{point} 1")).unwrap();
+        daemon
+            .hotctl(["upgrade"])
+            .exits(1)
+            .says(&format!("was ended by signal 9 before it was {when}"));
+        assert_eq!(daemon.live().pid, app, "{point}");
+        load.wait_for(50);
+    }
+    fs::remove_dir_all(&failpoints).unwrap();
+    assert_eq!(daemon.metric("hotctl_upgrades_total", &["failed"]), 6.0);
+    // It steers on.
+    load.flipping("v0", "v1", || daemon.deploy("v1", &[]));
+    load.wait_for(50);
+    let outcomes = load.finish();
+    println!("upgrades that fail: {outcomes}");
+    outcomes.assert_none_failed();
+    assert_eq!(outcomes.closed_idle(), 0, "{outcomes}");
+    let events = daemon.hotctl(["events"]).exits(0).stdout;
+    assert_eq!(
+        events.matches("hotctl was not replaced").count(),
+        6,
+        "{events}"
+    );
+}
+
+#[test]
+fn nobody_else_can_take_the_folder_or_the_socket_of_an_upgraded_daemon() {
+    let mut daemon = Daemon::of_web("");
+    daemon.upgrade(&[]);
+    let config = daemon.folder().join("hotctl.toml");
+    let serve = ["serve", "--config", config.to_str().unwrap()];
+    daemon.hotctl(serve).exits(2).says("another hotctl");
+}
+
+#[test]
+fn an_upgrade_waits_for_nobody_and_is_refused_while_a_deployment_is_under_way() {
+    let daemon = Daemon::of_web("");
+    daemon.deploy("v0", &[]);
+    let slow = daemon.release("v1");
+    let args = [
+        "deploy",
+        slow.to_str().unwrap(),
+        "--service",
+        "web",
+        "--",
+        "--start-delay-ms",
+        "20000",
+    ];
+    let deploy = daemon.alongside(args);
+    eventually("it is under way", || {
+        daemon.status().service("web").count("candidate") == 1
+    });
+    daemon
+        .hotctl(["upgrade"])
+        .exits(1)
+        .says("web: deployment 2 is under way");
+    daemon.hotctl(["cancel", "web"]).exits(0);
+    deploy.wait();
+}
+
+#[test]
+fn systemd_is_told_which_process_to_watch() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("notify.sock");
+    let socket = UnixDatagram::bind(&place).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
+    let notify = format!("NOTIFY_SOCKET={}", place.display());
+    let through = ["env", "SYSTEMD_EXEC_PID=1", &notify];
+    let mut daemon = Daemon::start_through(&through, &web(""), &[]);
+    for _ in 0..2 {
+        daemon.upgrade(&[]);
+        let mut said = [0; 256];
+        let told = loop {
+            let length = socket.recv(&mut said).unwrap();
+            let text = String::from_utf8_lossy(&said[..length]).into_owned();
+            if text.contains("MAINPID") {
+                break text;
+            }
+        };
+        assert_eq!(told, format!("MAINPID={}", daemon.pid()));
+    }
+}
+
+#[test]
+fn where_systemd_cannot_be_told_an_upgrade_is_refused() {
+    let daemon = Daemon::start_through(&["env", "SYSTEMD_EXEC_PID=1"], &web(""), &[]);
+    let ran = daemon.hotctl(["upgrade"]).exits(1);
+    ran.says("systemd watches this process").says("Type=notify");
+    daemon.get("/").has_status(503);
+}
