@@ -107,9 +107,9 @@ impl Daemon {
         self.successor.unwrap_or(self.child.id())
     }
 
-    /// Let another hotctl take its place, by `args`; it must.
+    /// Let another hotctl take its place, by `args`; it must. How long it took, in milliseconds.
     #[track_caller]
-    pub fn upgrade(&mut self, args: &[&str]) {
+    pub fn upgrade(&mut self, args: &[&str]) -> u64 {
         let mut all = vec!["upgrade", "--json"];
         all.extend(args);
         let before = self.pid();
@@ -120,6 +120,7 @@ impl Daemon {
         let pid = pid.expect("a pid");
         assert_ne!(pid, before, "it is the same process");
         self.successor = Some(pid);
+        answer["took_ms"].as_u64().expect("a time")
     }
 
     /// Another has taken its place that was not asked for by [`Daemon::upgrade`].
