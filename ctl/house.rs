@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::fault::Fault;
 use crate::history::History;
+use crate::notify::Starter;
 use crate::refused::Refused;
 use crate::reload::Configured;
 use crate::service::Order;
@@ -37,6 +38,8 @@ pub struct House {
     steering: watch::Sender<Steering>,
     /// Wishes that hotctl be replaced. One may wait while another is under way.
     pub upgrades: mpsc::Sender<upgrade::Order>,
+    /// Whoever started the daemon.
+    pub starter: Starter,
     pub listen: Vec<SocketAddr>,
     pub admin: Option<SocketAddr>,
     pub callers: Callers,
@@ -164,6 +167,7 @@ impl House {
             tasks: Mutex::new(tasks),
             steering: watch::Sender::new(Steering::Ours),
             upgrades,
+            starter: Starter::default(),
             listen: address.listen,
             admin: address.admin,
             callers,
@@ -187,6 +191,11 @@ impl House {
     /// Who steers from now on.
     pub fn steer(&self, who: Steering) {
         self.steering.send_replace(who);
+    }
+
+    /// Whether another process steers.
+    pub fn is_replaced(&self) -> bool {
+        *self.steering.borrow() == Steering::Replaced
     }
 
     /// Who steers, once that is settled.

@@ -20,6 +20,7 @@ mod house;
 mod journal;
 mod log;
 mod metrics;
+mod notify;
 mod openapi;
 mod paint;
 mod places;

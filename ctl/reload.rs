@@ -88,6 +88,11 @@ impl Origin {
 }
 
 impl Configured {
+    /// Wait until nothing else changes what is in force, or who steers.
+    pub async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
     /// The one that the daemon starts with.
     pub fn new(origin: Origin, config: Config) -> Self {
         Self {
@@ -127,9 +132,20 @@ impl House {
     /// # Errors
     /// If it is wrong, or cannot be in force yet. Nothing has changed then.
     pub async fn reload(self: &Arc<Self>, mode: Mode, by: &Giver) -> Result<Reloaded, Fault> {
-        let _turn = self.configured.turn.lock().await;
+        let _turn = self.configured.turn().await;
+        if self.is_replaced() {
+            let text = "this hotctl has been replaced by another";
+            return Err(Fault::failed(text).hint("hotctl reload"));
+        }
+        if mode == Mode::Apply {
+            self.starter.reloading();
+        }
         let reloaded = self.read_again(mode, by).await;
         if mode == Mode::Apply {
+            self.starter.ready(match &reloaded {
+                Ok(_) => "serves, with the configuration as it is now",
+                Err(_) => "serves; the configuration is wrong, and stays as it was",
+            });
             let outcome = match reloaded {
                 Ok(_) => Read::InForce,
                 Err(_) => Read::Refused,

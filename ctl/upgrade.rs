@@ -67,8 +67,7 @@ pub async fn replace(
     let replaced = attempt(house, held, order).await;
     match replaced {
         Ok((successor, version)) => {
-            successor.introduce();
-            house.steer(Steering::Replaced);
+            house.starter.replaced_by(successor.pid());
             let took = began.elapsed();
             let pid = successor.pid();
             info!(
@@ -104,6 +103,8 @@ async fn attempt(
     order: &Order,
 ) -> Result<(Successor, String), Fault> {
     successor::is_possible()?;
+    // No reload meanwhile.
+    let _turn = house.configured.turn().await;
     is_quiet(house)?;
     info!(by = order.by.who.to_string(), "hotctl is to be replaced");
     let mut successor = Successor::start(order.binary.as_deref(), held)?;
@@ -116,7 +117,10 @@ async fn attempt(
     };
     house.let_go().await;
     match successor.take_over().await {
-        Ok(()) => Ok((successor, version)),
+        Ok(()) => {
+            house.steer(Steering::Replaced);
+            Ok((successor, version))
+        }
         Err(fault) => {
             // Only one may steer.
             successor.end().await;

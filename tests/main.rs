@@ -14,6 +14,7 @@ mod instruments;
 mod json;
 mod metrics;
 mod net;
+mod notify;
 mod orders;
 mod parking;
 mod readme;

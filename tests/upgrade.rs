@@ -174,7 +174,7 @@ fn systemd_is_told_which_process_to_watch() {
                 break text;
             }
         };
-        assert_eq!(told, format!("MAINPID={}", daemon.pid()));
+        assert_eq!(told.trim(), format!("MAINPID={}", daemon.pid()));
     }
 }
 

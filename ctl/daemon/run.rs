@@ -28,6 +28,7 @@ use crate::failpoint;
 use crate::fault::Fault;
 use crate::house::{Address, House, Parting, Tasks};
 use crate::metrics::{Scraped, Upgrade};
+use crate::notify::Watchdog;
 use crate::reload::{Configured, Mode};
 use crate::socket::Callers;
 use crate::upgrade::{self, Held, Order, Predecessor};
@@ -188,9 +189,16 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     if replaces {
         means.metrics.upgrade(Upgrade::Replaced);
     }
+    let starter = house.starter.clone();
+    starter.ready(&format!("serves {}", shown.join(" ")));
+    let mut watchdog = Watchdog::of_environment();
 
     let successor = loop {
         let order = tokio::select! {
+            () = watchdog.due() => {
+                starter.alive();
+                continue;
+            }
             _ = terminate.recv() => break None,
             _ = interrupt.recv() => break None,
             Some(order) = upgrades.recv() => order,
@@ -216,7 +224,16 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
                 continue;
             }
         };
-        match upgrade::replace(&house, &held, &order).await {
+        let replaced = {
+            let mut replaced = std::pin::pin!(upgrade::replace(&house, &held, &order));
+            loop {
+                tokio::select! {
+                    replaced = &mut replaced => break replaced,
+                    () = watchdog.due() => starter.alive(),
+                }
+            }
+        };
+        match replaced {
             Ok((successor, upgraded)) => {
                 let _ = order.tell.send(Ok(upgraded));
                 break Some(successor);
@@ -256,6 +273,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         return Ok(());
     }
     means.journal.note(None, Noted::DaemonStopping);
+    let stopping = starter.stopping("ends: finishing what is in flight");
     // Requests first: what is in flight is answered while the apps still run.
     info!("ending: no new connections, finishing what is in flight (again to end at once)");
     let _ = stage.send(Stage::Closing);
@@ -289,6 +307,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     drop(control);
     drop(socket);
     means.journal.flush().await;
+    drop(stopping);
     info!("ended");
     Ok(())
 }

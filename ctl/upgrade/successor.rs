@@ -2,9 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -14,7 +12,7 @@ use hotctl_proxy::{PassSocket, Passed};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{PROTOCOL, Word};
 use crate::daemon::inherit::{LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, UPGRADE, name};
@@ -124,6 +122,8 @@ impl Successor {
             .env(LISTEN_PID, std::process::id().to_string())
             .env(LISTEN_FDS, names.len().to_string())
             .env(LISTEN_FDNAMES, names.join(":"))
+            // It is the one that is watched once it has taken over, by a number not known yet.
+            .env_remove("WATCHDOG_PID")
             .stdin(Stdio::null());
         command
             .fd_mappings(mappings)
@@ -177,24 +177,6 @@ impl Successor {
                 Word::Busy => {}
                 other => return Err(self.odd(&other)),
             }
-        }
-    }
-
-    /// Tell systemd, where it listens, which process is the one to watch now (sd_notify(3)). Only the
-    /// one that it has watched so far is heard.
-    pub fn introduce(&self) {
-        let Some(place) = std::env::var_os(NOTIFY_SOCKET) else {
-            return;
-        };
-        let address = match place.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name),
-            None => SocketAddr::from_pathname(&place),
-        };
-        let text = format!("MAINPID={}", self.pid());
-        let told = address
-            .and_then(|address| UnixDatagram::unbound()?.send_to_addr(text.as_bytes(), &address));
-        if let Err(cause) = told {
-            warn!(%cause, "systemd cannot be told of the new process");
         }
     }
 
