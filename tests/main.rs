@@ -1,6 +1,7 @@
 //! The product from outside: real processes, real sockets, one file a promise to the user.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod activation;
 mod api;
 mod cli;
 mod data;

@@ -2,13 +2,14 @@
 //! line, and taken away by `Drop` with everything that belongs to it, also when the test panics.
 
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -30,6 +31,8 @@ pub struct Daemon {
     successor: Option<u32>,
     /// What it is started by, if not directly.
     through: Vec<String>,
+    /// The socket that it listens on where it is not its own, as descriptor 3.
+    held: Option<TcpListener>,
     places: Vec<(PathBuf, Option<SystemTime>)>,
     listen: SocketAddr,
 }
@@ -51,6 +54,33 @@ impl Daemon {
     /// The same by these words, which execute what follows them in a place of their own making.
     #[track_caller]
     pub fn start_through(through: &[&str], config: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_on(None, through, config, files)
+    }
+
+    /// The same on a socket that stays open when the daemon ends, as systemd would hold it. `$HELD`
+    /// becomes its address.
+    #[track_caller]
+    pub fn start_activated(config: &str) -> Self {
+        let held = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = held.local_addr().expect("an address").to_string();
+        // Its number is only known to itself.
+        let text = "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$@\"";
+        let through = ["sh", "-c", text, "sh"];
+        Self::start_on(
+            Some(held),
+            &through,
+            &config.replace("$HELD", &address),
+            &[],
+        )
+    }
+
+    #[track_caller]
+    fn start_on(
+        held: Option<TcpListener>,
+        through: &[&str],
+        config: &str,
+        files: &[(&str, &str)],
+    ) -> Self {
         // Without links in its path, as the system shows it elsewhere.
         let temp = fs::canonicalize(std::env::temp_dir()).expect("a temp folder");
         let folder = tempfile::Builder::new()
@@ -65,12 +95,13 @@ impl Daemon {
         }
         let places = leftovers::default_places();
         let through: Vec<String> = through.iter().map(|word| (*word).to_string()).collect();
-        let child = serve(folder.path(), &through);
+        let child = serve(folder.path(), &through, held.as_ref());
         let mut daemon = Self {
             folder,
             child,
             successor: None,
             through,
+            held,
             places,
             listen: ([127, 0, 0, 1], 0).into(),
         };
@@ -282,7 +313,7 @@ impl Daemon {
             self.child.try_wait().expect("a child").is_some(),
             "it still runs"
         );
-        self.child = serve(self.folder.path(), &self.through);
+        self.child = serve(self.folder.path(), &self.through, self.held.as_ref());
         self.answers();
     }
 
@@ -378,7 +409,7 @@ pub fn hotctl(folder: &Path) -> Command {
     command
 }
 
-fn serve(folder: &Path, through: &[String]) -> Child {
+fn serve(folder: &Path, through: &[String], held: Option<&TcpListener>) -> Child {
     let log = File::options()
         .create(true)
         .append(true)
@@ -402,6 +433,14 @@ fn serve(folder: &Path, through: &[String]) -> Child {
         .arg(folder.join("hotctl.toml"));
     // Of use only where a test makes the folder.
     command.env("HOTCTL_FAILPOINTS", folder.join("failpoints"));
+    if let Some(held) = held {
+        let held = held.try_clone().expect("a descriptor").into();
+        let mapping = FdMapping {
+            parent_fd: held,
+            child_fd: 3,
+        };
+        command.fd_mappings(vec![mapping]).expect("one descriptor");
+    }
     let stderr = log.try_clone().expect("a file");
     let started = command
         .stdin(Stdio::null())
