@@ -10,7 +10,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 pub use args::{
     Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf,
     Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve,
-    Show, Status, Upgrade, Wait,
+    Show, Status, Systemd, Unit, Upgrade, Wait,
 };
 pub use early::Early;
 
@@ -152,6 +152,8 @@ pub enum Command {
     Version,
     /// Print alert rules for Prometheus
     Alerts,
+    /// Print a unit for systemd
+    Systemd(Systemd),
     /// Print completions for a shell
     Completions(Completions),
     /// Print the manual page, or write a page for each command into a folder

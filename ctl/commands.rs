@@ -30,6 +30,7 @@ pub fn run(cli: &Cli) -> Result<(), Fault> {
         Command::Serve(serve) => daemon::serve(&cli.places, serve),
         Command::Check(check) => local::check(check, form),
         Command::Init(init) => local::init(init, form),
+        Command::Systemd(asked) => local::systemd(asked),
         Command::Alerts => local::alerts(),
         Command::Completions(completions) => local::completions(completions),
         Command::Man(man) => local::man(man, form),

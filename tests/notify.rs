@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::Daemon;
-use crate::support::daemon::web;
-use crate::support::program::send;
+use crate::support::daemon::{hotctl, web};
+use crate::support::program::{self, send};
 
 /// A daemon whose notify socket this is.
 fn watched(more: &[&str]) -> (Daemon, UnixDatagram, tempfile::TempDir) {
@@ -83,5 +84,45 @@ fn systemd_hears_that_it_turns_before_it_counts_as_hung_also_after_an_upgrade() 
             alive += usize::from(&said[..length] == b"WATCHDOG=1\n");
         }
         daemon.upgrade(&[]);
+    }
+}
+
+/// systemd itself reads the units that `hotctl systemd` prints, where it is installed.
+#[test]
+fn the_units_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("hotctl.toml");
+    fs::write(
+        &config,
+        "[[listen]]\naddress = \"127.0.0.1:8080\"\n[[listen]]\naddress = \"[::1]:8081\"\n[service.web]\n",
+    )
+    .unwrap();
+    let config = config.to_str().unwrap();
+    for unit in ["service", "socket"] {
+        let mut command = hotctl(folder.path());
+        let ran = program::run(command.args(["systemd", unit, "--config", config])).exits(0);
+        let text = ran.stdout;
+        match unit {
+            "service" => assert!(text.contains(&format!("serve --config {config}")), "{text}"),
+            _ => assert!(
+                text.contains("ListenStream=127.0.0.1:8080\nListenStream=[::1]:8081\n"),
+                "{text}"
+            ),
+        }
+        fs::write(folder.path().join(format!("hotctl.{unit}")), text).unwrap();
+    }
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no", "--recursive-errors=no"]);
+    for unit in ["service", "socket"] {
+        verify.arg(folder.path().join(format!("hotctl.{unit}")));
+    }
+    match verify.output() {
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            println!("systemd-analyze verify: {said}");
+            assert!(output.status.success(), "{said}");
+            assert!(!said.contains("hotctl."), "{said}");
+        }
+        Err(cause) => println!("systemd-analyze: {cause}: the units were not read by systemd"),
     }
 }

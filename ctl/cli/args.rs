@@ -339,3 +339,30 @@ pub struct Upgrade {
     #[arg(long, value_name = "PATH")]
     pub binary: Option<PathBuf>,
 }
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl systemd service > /etc/systemd/system/hotctl.service
+  hotctl systemd socket > /etc/systemd/system/hotctl.socket
+  systemctl daemon-reload && systemctl enable --now hotctl.socket hotctl.service
+
+With the socket unit systemd holds the addresses of [[listen]], so that connections wait while hotctl
+is away. Print it again when they change.")]
+pub struct Systemd {
+    /// Which unit
+    #[arg(value_enum)]
+    pub unit: Unit,
+    /// The configuration [default: ./hotctl.toml, else /etc/hotctl/hotctl.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// A unit of systemd.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Unit {
+    /// That runs hotctl
+    Service,
+    /// That holds its sockets
+    Socket,
+}

@@ -2,26 +2,32 @@
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, ValueEnum as _};
 use hotctl_config::names::ServiceName;
 
 use super::{answer, say};
 use crate::answers::{Checked, Written};
-use crate::cli::{self, Cli, Form};
+use crate::cli::{self, Cli, Form, Unit};
 use crate::fault::Fault;
 use crate::schema::{self, Subject};
 use crate::{daemon, openapi};
 
-/// `hotctl check`.
-pub fn check(check: &cli::Check, form: Form) -> Result<(), Fault> {
-    let found = hotctl_config::find(check.config.as_deref()).map_err(daemon::refused)?;
-    let path = found.ok_or_else(|| {
+/// The configuration that is meant.
+fn find(named: Option<&Path>) -> Result<PathBuf, Fault> {
+    let found = hotctl_config::find(named).map_err(daemon::refused)?;
+    found.ok_or_else(|| {
         Fault::config(
             "no configuration found: neither ./hotctl.toml nor /etc/hotctl/hotctl.toml is there",
         )
         .hint("`hotctl init` writes one")
-    })?;
+    })
+}
+
+/// `hotctl check`.
+pub fn check(check: &cli::Check, form: Form) -> Result<(), Fault> {
+    let path = find(check.config.as_deref())?;
     let config = hotctl_config::read(&path).map_err(daemon::refused)?;
     let checked = Checked {
         file: path.display().to_string(),
@@ -56,6 +62,54 @@ pub fn init(init: &cli::Init, form: Form) -> Result<(), Fault> {
 /// `hotctl alerts`.
 pub fn alerts() -> Result<(), Fault> {
     say(include_str!("../alerts/hotctl.yml").trim_end())
+}
+
+/// `hotctl systemd`.
+pub fn systemd(asked: &cli::Systemd) -> Result<(), Fault> {
+    let path = find(asked.config.as_deref())?;
+    let config = hotctl_config::read(&path).map_err(daemon::refused)?;
+    match asked.unit {
+        Unit::Socket => {
+            let listen = config.listen.iter();
+            let listen: Vec<String> = listen
+                .map(|one| format!("ListenStream={}", one.address))
+                .collect();
+            if config.listen.iter().any(|one| one.address.port() == 0) {
+                let text = format!("{}: listen: systemd cannot hold port 0", path.display());
+                return Err(Fault::config(text).hint("name a port"));
+            }
+            let unit = include_str!("../units/hotctl.socket");
+            say(unit.replace("{listen}", &listen.join("\n")).trim_end())
+        }
+        Unit::Service => {
+            let absolute = std::path::absolute(&path);
+            let binary = std::env::current_exe();
+            let (path, binary) = match (absolute, binary) {
+                (Ok(path), Ok(binary)) => (path, binary),
+                (Err(cause), _) | (_, Err(cause)) => return Err(Fault::failed(cause.to_string())),
+            };
+            let unit = include_str!("../units/hotctl.service")
+                .replace("{binary}", &word(&binary)?)
+                .replace("{config}", &word(&path)?);
+            say(unit.trim_end())
+        }
+    }
+}
+
+/// A path as one word of a unit (systemd.service(5), command lines).
+fn word(path: &Path) -> Result<String, Fault> {
+    let refused = |why: &str| {
+        Fault::config(format!("{}: {why}", path.display())).hint("move it to another place")
+    };
+    let text = path.to_str().ok_or_else(|| refused("is not UTF-8"))?;
+    if text.contains(['"', '\\', '\'']) || text.contains(char::is_control) {
+        return Err(refused("has characters that a unit cannot have"));
+    }
+    let text = text.replace('%', "%%").replace('$', "$$");
+    Ok(match text.contains(' ') {
+        true => format!("\"{text}\""),
+        false => text,
+    })
 }
 
 /// `hotctl completions`.
