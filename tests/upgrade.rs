@@ -10,8 +10,9 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::daemon::web;
+use crate::support::load::Plan;
 use crate::support::program::{lives, send};
-use crate::support::{Daemon, Load, eventually};
+use crate::support::{Class, Daemon, Load, eventually};
 
 #[test]
 fn ten_upgrades_in_a_row_under_every_class_of_traffic_lose_no_request() {
@@ -38,6 +39,33 @@ fn ten_upgrades_in_a_row_under_every_class_of_traffic_lose_no_request() {
     let events = daemon.hotctl(["events"]).exits(0);
     let told = &events.stdout;
     assert_eq!(told.matches(" in place of ").count(), TIMES, "{told}");
+}
+
+/// An idle connection that is closed races with the next request, the more the longer a client thinks.
+#[test]
+fn clients_that_think_for_up_to_two_seconds_notice_no_upgrade() {
+    const TIMES: usize = 8;
+    let mut daemon = Daemon::of_web("");
+    daemon.deploy("v0", &[]);
+    let thinking = [0, 50, 300, 1000, 2000].map(|think| {
+        let plan = Plan::to(daemon.listen())
+            .clients(Class::KeepAlive, 6)
+            .every(Duration::from_millis(think));
+        let load = plan.start();
+        load.expect(&["v0"]);
+        load
+    });
+    for _ in 0..TIMES {
+        // So that those of a second have come round once.
+        thinking[3].wait_for(6);
+        daemon.upgrade(&[]);
+    }
+    for load in thinking {
+        let outcomes = load.finish();
+        println!("{TIMES} upgrades: {outcomes}");
+        outcomes.assert_none_failed();
+        assert_eq!(outcomes.closed_idle(), 0, "{outcomes}");
+    }
 }
 
 #[test]
