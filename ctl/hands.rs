@@ -312,6 +312,8 @@ impl DeployHands {
     async fn done(&self, duty: Duty) -> Option<Event> {
         match duty {
             Duty::Park => {
+                // What it still has in flight would be cut off with the old release.
+                self.site.wait_for_predecessor().await;
                 self.site.publish();
                 None
             }

@@ -213,3 +213,19 @@ fn where_systemd_cannot_be_told_an_upgrade_is_refused() {
     ran.says("systemd watches this process").says("Type=notify");
     daemon.get("/").has_status(503);
 }
+
+#[test]
+fn a_release_is_not_ended_while_the_daemon_before_has_requests_on_it() {
+    let mut daemon = Daemon::of_web("strategy = \"recreate\"\nstop_timeout = \"100ms\"");
+    daemon.deploy("v0", &[]);
+    let load = Plan::to(daemon.listen()).clients(Class::Slow, 6).start();
+    load.expect(&["v0"]);
+    load.wait_for(6);
+    eventually("they are in flight", || daemon.live().tickets == 6);
+    daemon.upgrade(&[]);
+    load.flipping("v0", "v1", || daemon.deploy("v1", &[]));
+    load.wait_for(6);
+    let outcomes = load.finish();
+    println!("recreate after an upgrade: {outcomes}");
+    outcomes.assert_none_failed();
+}

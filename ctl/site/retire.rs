@@ -133,7 +133,7 @@ impl Site {
 
     /// The hotctl that was replaced may still have requests on a release. It leaves within its
     /// `shutdown_timeout`.
-    pub(super) async fn wait_for_predecessor(&self) {
+    pub async fn wait_for_predecessor(&self) {
         let mut here = self.means.predecessor.subscribe();
         // An error would be its sender gone, with us.
         let _ = here.wait_for(|here| !*here).await;
