@@ -6,6 +6,7 @@ pub mod inherit;
 mod listeners;
 mod recover;
 mod run;
+mod signals;
 
 use std::num::NonZeroUsize;
 use std::time::Duration;

@@ -275,14 +275,9 @@ impl House {
         match lodgers.get(name) {
             Some(Lodger::Well(resident)) => Ok(resident.clone()),
             Some(Lodger::Damaged(damaged)) => {
-                let refused = Refused::new(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    format!("{name}: {}", damaged.why.text),
-                );
-                Err(match &damaged.why.hint {
-                    Some(hint) => refused.hint(hint),
-                    None => refused,
-                })
+                let mut why = damaged.why.clone();
+                why.text = format!("{name}: {}", why.text);
+                Err(Refused::of(StatusCode::SERVICE_UNAVAILABLE, why))
             }
             None => Err(unknown(name, &lodgers)),
         }

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder, Responses, ResponsesBuilder};
 
 use crate::api::Refusal;
+use crate::fault::Fault;
 
 /// An answer that is not 2xx.
 #[derive(Debug)]
@@ -71,6 +72,17 @@ impl Refused {
             refusal: Refusal {
                 error: error.into(),
                 hint: None,
+            },
+        }
+    }
+
+    /// A fault, with its remedy where it has one.
+    pub fn of(status: StatusCode, fault: Fault) -> Self {
+        Self {
+            status,
+            refusal: Refusal {
+                error: fault.text,
+                hint: fault.hint,
             },
         }
     }

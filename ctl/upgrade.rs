@@ -38,6 +38,17 @@ pub struct Order {
     pub tell: oneshot::Sender<Result<Upgraded, Fault>>,
 }
 
+impl Order {
+    /// As SIGUSR2 means it. What comes of it is in the log.
+    pub fn of_signal() -> Self {
+        Self {
+            binary: None,
+            by: Giver::signal(),
+            tell: oneshot::channel().0,
+        }
+    }
+}
+
 /// What one says to the other: a line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]

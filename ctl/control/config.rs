@@ -90,9 +90,5 @@ fn refused(fault: Fault) -> Refused {
         Exit::Usage => StatusCode::BAD_REQUEST,
         _ => StatusCode::CONFLICT,
     };
-    let refused = Refused::new(status, fault.text);
-    match fault.hint {
-        Some(hint) => refused.hint(hint),
-        None => refused,
-    }
+    Refused::of(status, fault)
 }

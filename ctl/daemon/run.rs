@@ -2,17 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use hotctl_config::file::OnExit;
 use hotctl_proxy::{Proxy, Settings, Stage};
-use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -21,6 +16,7 @@ use tracing::{info, warn};
 use super::boot::Booted;
 use super::listeners::{Listeners, local};
 use super::recover;
+use super::signals::{Heard, Signals};
 use crate::admin;
 use crate::api::Noted;
 use crate::control;
@@ -54,30 +50,11 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         access_log,
         threads,
     } = booted;
-    // Before anything is started, so that no signal finds us without an answer.
     let failed = |cause: io::Error| Fault::failed(format!("signals: {cause}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    // Reads the configuration again; a closed terminal does not end a daemon.
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    let mut reopen = signal(SignalKind::user_defined1()).map_err(failed)?;
-    // Lets the file that this program was started from, as it is now, take over.
-    let mut again = signal(SignalKind::user_defined2()).map_err(failed)?;
-    let held = Held {
-        http: http
-            .iter()
-            .map(TcpListener::try_clone)
-            .collect::<Result<_, _>>()
-            .map_err(failed)?,
-        admin: admin
-            .as_ref()
-            .map(TcpListener::try_clone)
-            .transpose()
-            .map_err(failed)?,
-        control: control.as_fd().try_clone_to_owned().map_err(failed)?,
-        socket_lock: socket.lock().map_err(failed)?,
-        state_lock: means.state.lock().map_err(failed)?,
-    };
+    // Before anything is started, so that no signal finds us without an answer.
+    let mut signals = Signals::new().map_err(failed)?;
+    let held = Held::of(&http, admin.as_ref(), &control, &socket, &means.state);
+    let held = held.map_err(|cause| Fault::failed(format!("descriptors: {cause}")))?;
 
     let tasks = Tasks::default();
     let mut lodgers = BTreeMap::new();
@@ -101,7 +78,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         },
     );
     let mut accepting = JoinSet::new();
-    let replaces = predecessor.is_some();
+    let replaces = predecessor.as_ref().map(Predecessor::pid);
     if let Some(predecessor) = predecessor.take() {
         failpoint::pass("before-ready");
         socket.keep();
@@ -180,13 +157,10 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         Noted::DaemonStarted {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            replaces: replaces
-                .then(rustix::process::getppid)
-                .flatten()
-                .and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok()),
+            replaces,
         },
     );
-    if replaces {
+    if replaces.is_some() {
         means.metrics.upgrade(Upgrade::Replaced);
     }
     let starter = house.starter.clone();
@@ -194,32 +168,33 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     let mut watchdog = Watchdog::of_environment();
 
     let successor = loop {
-        let order = tokio::select! {
+        let heard = tokio::select! {
             () = watchdog.due() => {
                 starter.alive();
                 continue;
             }
-            _ = terminate.recv() => break None,
-            _ = interrupt.recv() => break None,
-            Some(order) = upgrades.recv() => order,
-            _ = again.recv() => Order {
-                binary: None,
-                by: Giver::signal(),
-                // What comes of it is in the log.
-                tell: oneshot::channel().0,
-            },
-            _ = reopen.recv() => {
+            Some(order) = upgrades.recv() => Err(order),
+            heard = signals.next() => Ok(heard),
+        };
+        let order = match heard {
+            Err(order) => order,
+            Ok(Heard::Upgrade) => Order::of_signal(),
+            Ok(Heard::End) => break None,
+            Ok(Heard::Reopen) => {
                 info!("opening the access log anew");
                 access_log.reopen();
                 continue;
             }
-            _ = hangup.recv() => {
+            Ok(Heard::Reload) => {
                 let house = house.clone();
                 // What comes of it is in the log. It ends with the daemon: its file may hang.
                 let rest = house.tasks().rest;
                 tokio::spawn(async move {
                     let by = Giver::signal();
-                    drop(rest.run_until_cancelled(house.reload(Mode::Apply, &by)).await);
+                    drop(
+                        rest.run_until_cancelled(house.reload(Mode::Apply, &by))
+                            .await,
+                    );
                 });
                 continue;
             }
@@ -247,44 +222,35 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         leave.cancel();
         drop(admin);
         socket.leave();
-        for (heard, same) in [
-            (terminate.recv().now_or_never(), Signal::TERM),
-            (interrupt.recv().now_or_never(), Signal::INT),
-        ] {
-            if heard.is_some() {
-                // It was meant for whoever serves.
-                successor.signal(same);
-            }
+        if let Some(signal) = signals.unheard_end() {
+            // It was meant for whoever serves.
+            successor.signal(signal);
         }
         let (way, leaving) = mpsc::unbounded_channel();
         proxy.passes_to(way);
         let _ = stage.send(Stage::Passing);
         let within = house.configured.now().shutdown_timeout;
-        let finished = async { while accepting.join_next().await.is_some() {} };
-        tokio::select! {
-            () = successor.see_off(finished, leaving) => {}
-            () = tokio::time::sleep(within) => warn!("shutdown_timeout is over: connections are cut"),
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
+        let finished = successor.see_off(all_of(&mut accepting), leaving);
+        finish(finished, within, &mut signals).await;
         // Answers to the command line are short; who follows something follows the other now.
         let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;
         info!("ended: another hotctl serves");
         return Ok(());
     }
     means.journal.note(None, Noted::DaemonStopping);
-    let stopping = starter.stopping("ends: finishing what is in flight");
     // Requests first: what is in flight is answered while the apps still run.
     info!("ending: no new connections, finishing what is in flight (again to end at once)");
     let _ = stage.send(Stage::Closing);
     let config = house.configured.now();
-    let finished = async { while accepting.join_next().await.is_some() {} };
-    tokio::select! {
-        () = finished => {}
-        () = tokio::time::sleep(config.shutdown_timeout) => warn!("shutdown_timeout is over: connections are cut"),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let stop_timeouts = config.services.values().map(|service| service.stop_timeout);
+    let within = config.shutdown_timeout + stop_timeouts.max().unwrap_or_default();
+    let stopping = starter.stopping("ends: finishing what is in flight", within);
+    finish(
+        all_of(&mut accepting),
+        config.shutdown_timeout,
+        &mut signals,
+    )
+    .await;
     let tasks = house.tasks();
     tasks.rest.cancel();
     tasks.part(match config.on_exit {
@@ -294,8 +260,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     tasks.services.close();
     let at_once = tokio::select! {
         () = tasks.services.wait() => false,
-        _ = terminate.recv() => true,
-        _ = interrupt.recv() => true,
+        () = signals.end() => true,
     };
     if at_once && config.on_exit == OnExit::Stop {
         warn!("ended at once: apps are killed");
@@ -310,4 +275,18 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     drop(stopping);
     info!("ended");
     Ok(())
+}
+
+/// The end of all of these.
+async fn all_of(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+/// Wait until what is in flight has ended, or is not waited for any longer.
+async fn finish(finished: impl Future<Output = ()>, within: Duration, signals: &mut Signals) {
+    tokio::select! {
+        () = finished => {}
+        () = tokio::time::sleep(within) => warn!("shutdown_timeout is over: connections are cut"),
+        () = signals.end() => {}
+    }
 }

@@ -16,6 +16,7 @@ use crate::fault::Fault;
 /// The line to it, until it has let go.
 #[derive(Debug)]
 pub struct Predecessor {
+    pid: u32,
     line: BufReader<UnixStream>,
     pass: OwnedFd,
 }
@@ -31,10 +32,18 @@ impl Predecessor {
     /// Who started us, if that was to be replaced.
     pub fn of(inherited: &mut Inherited) -> Option<Self> {
         let (line, pass) = (inherited.named(name::LINK)?, inherited.named(name::PASS)?);
+        // While it lives, which it does at first.
+        let pid = rustix::process::getppid()?.as_raw_nonzero().get();
         Some(Self {
+            pid: u32::try_from(pid).ok()?,
             line: BufReader::new(line.into()),
             pass,
         })
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Say that configuration, state and sockets are good, and wait until the services are ours. One

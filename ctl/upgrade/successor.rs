@@ -1,5 +1,6 @@
 //! The hotctl that takes our place, as the old one sees it.
 
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -8,6 +9,8 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt as _, FdMapping};
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 use hotctl_proxy::{PassSocket, Passed};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -17,6 +20,8 @@ use tracing::debug;
 use super::{PROTOCOL, Word};
 use crate::daemon::inherit::{LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, UPGRADE, name};
 use crate::fault::Fault;
+use crate::socket::Socket;
+use crate::store::StateFolder;
 use crate::sys;
 
 /// Set by systemd for what it starts (systemd.exec(5)).
@@ -31,11 +36,36 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// listeners are, or connections would be taken in that nobody answers.
 #[derive(Debug)]
 pub struct Held {
-    pub http: Vec<TcpListener>,
-    pub admin: Option<TcpListener>,
-    pub control: OwnedFd,
-    pub socket_lock: OwnedFd,
-    pub state_lock: OwnedFd,
+    http: Vec<TcpListener>,
+    admin: Option<TcpListener>,
+    control: OwnedFd,
+    socket_lock: OwnedFd,
+    state_lock: OwnedFd,
+}
+
+impl Held {
+    /// Of what a daemon has open.
+    ///
+    /// # Errors
+    /// If no descriptor is left.
+    pub fn of(
+        http: &[TcpListener],
+        admin: Option<&TcpListener>,
+        control: impl AsFd,
+        socket: &Socket,
+        state: &StateFolder,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            http: http
+                .iter()
+                .map(TcpListener::try_clone)
+                .collect::<Result<_, _>>()?,
+            admin: admin.map(TcpListener::try_clone).transpose()?,
+            control: control.as_fd().try_clone_to_owned()?,
+            socket_lock: socket.lock()?,
+            state_lock: state.lock()?,
+        })
+    }
 }
 
 /// A hotctl that was started to take our place.
@@ -88,7 +118,7 @@ impl Successor {
     /// # Errors
     /// If it cannot be started.
     pub fn start(binary: Option<&Path>, held: &Held) -> Result<Self, Fault> {
-        let failed = |cause: std::io::Error| Fault::failed(format!("upgrade: {cause}"));
+        let failed = |cause: io::Error| Fault::failed(format!("upgrade: {cause}"));
         let binary = match binary {
             Some(binary) => binary.to_owned(),
             None => ours().map_err(failed)?,
@@ -193,30 +223,27 @@ impl Successor {
         finished: impl Future<Output = ()>,
         mut leaving: mpsc::UnboundedReceiver<Passed>,
     ) {
-        let mut finished = std::pin::pin!(finished);
-        let mut over = false;
-        while !over {
+        let mut finished = std::pin::pin!(finished.fuse());
+        loop {
             // What leaves is sent before the end is seen.
             let passed = tokio::select! {
                 biased;
-                Some(passed) = leaving.recv() => Some(passed),
-                () = &mut finished => None,
-            };
-            let mut next = passed;
-            over = next.is_none();
-            next = next.or_else(|| leaving.try_recv().ok());
-            while let Some(passed) = next {
-                if let Err((passed, cause)) = self.pass.send(passed).await {
-                    debug!(%cause, peer = %passed.peer, "a connection cannot be passed on");
-                    // Those that are left are told to close.
-                    drop(leaving);
-                    if !over {
-                        finished.await;
-                    }
-                    return;
+                passed = leaving.recv() => passed,
+                () = &mut finished => {
+                    // Nothing more comes, and what is there is sent.
+                    leaving.close();
+                    continue;
                 }
-                next = leaving.try_recv().ok();
+            };
+            let Some(passed) = passed else { break };
+            if let Err((passed, cause)) = self.pass.send(passed).await {
+                debug!(%cause, peer = %passed.peer, "a connection cannot be passed on");
+                // Those that are left are told to close.
+                leaving.close();
             }
+        }
+        if !finished.is_terminated() {
+            finished.await;
         }
     }
 
@@ -244,10 +271,7 @@ impl Successor {
             Ok(Ok(1..)) => match serde_json::from_str(&said) {
                 Ok(Word::Failed { error, hint }) => {
                     let fault = Fault::failed(format!("upgrade: {binary}: {error}"));
-                    return Err(match hint {
-                        Some(hint) => fault.hint(hint),
-                        None => fault,
-                    });
+                    return Err(Fault { hint, ..fault });
                 }
                 Ok(word) => return Ok(word),
                 Err(_) => {
@@ -284,7 +308,7 @@ fn shown(status: ExitStatus) -> String {
 }
 
 /// The file that we were started from. Where another was put in its place it is that one.
-fn ours() -> std::io::Result<PathBuf> {
+fn ours() -> io::Result<PathBuf> {
     let path = std::env::current_exe()?;
     let text = path.to_string_lossy();
     Ok(match text.strip_suffix(" (deleted)") {
