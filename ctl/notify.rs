@@ -35,17 +35,21 @@ impl Starter {
         }
     }
 
-    /// The daemon ends. More time is asked for until this is dropped.
-    pub fn stopping(&self, status: &str) -> AbortOnDropHandle<()> {
+    /// The daemon ends. More time is asked for until this is dropped, for so long at most: what hangs
+    /// then is to be ended.
+    pub fn stopping(&self, status: &str, within: Duration) -> AbortOnDropHandle<()> {
         self.tell(&[NotifyState::Stopping, NotifyState::Status(status)]);
         let starter = self.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
             let more = u32::try_from(MORE.as_micros()).unwrap_or(u32::MAX);
             let mut asks = interval(ASK);
-            loop {
-                asks.tick().await;
-                starter.tell(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Watchdog]);
-            }
+            let asking = async {
+                loop {
+                    asks.tick().await;
+                    starter.tell(&[NotifyState::ExtendTimeoutUsec(more), NotifyState::Watchdog]);
+                }
+            };
+            let _ = tokio::time::timeout(within, asking).await;
         }))
     }
 
