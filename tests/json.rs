@@ -56,7 +56,7 @@ fn failure_fits(ran: &Ran) {
 
 #[test]
 fn every_command_that_looks_answers_as_its_schema_says() {
-    let daemon = Daemon::of_web("");
+    let mut daemon = Daemon::of_web("");
     let whole = |args: &[&str], subject: &str| {
         let words = args.iter().copied().chain(["--json"]);
         let value: Value = daemon.hotctl(words).exits(0).json();
@@ -89,6 +89,9 @@ fn every_command_that_looks_answers_as_its_schema_says() {
         .exits(0)
         .says(r#""release":"web@1""#);
     lines_fit("events", &daemon.hotctl(["events", "--json"]).exits(0));
+    let upgraded = daemon.hotctl(["upgrade", "--json"]).exits(0).json();
+    fits("upgrade", &upgraded);
+    daemon.finds_successor();
 }
 
 #[test]

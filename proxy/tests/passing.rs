@@ -249,13 +249,14 @@ async fn no_request_is_lost_while_proxies_take_over_from_each_other() {
                     return Err(io::Error::other(answer.head.line));
                 }
                 asked += 1;
+                // It thinks.
                 tokio::time::sleep(Duration::from_millis(pause(client, asked) % 40)).await;
             }
             io::Result::Ok(asked)
         }));
     }
     let mut before: Vec<Successor> = Vec::new();
-    for time in 0..TIMES {
+    for _ in 0..TIMES {
         // That much is answered by each of them.
         let pool = before.last().map_or(&first, |last| &last.pool);
         eventually("requests are in flight", || pool.tickets() > 0).await;
@@ -266,7 +267,6 @@ async fn no_request_is_lost_while_proxies_take_over_from_each_other() {
         let next = Successor::of(&listener, old, &upstream).await;
         eventually("connections came", || next.came() > 0).await;
         before.push(next);
-        assert_eq!(before.len(), time + 1);
     }
     over.store(true, Ordering::SeqCst);
     let mut asked = 0;

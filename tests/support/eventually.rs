@@ -33,6 +33,7 @@ pub fn within<T>(patience: Duration, mut get: impl FnMut() -> Option<T>) -> Opti
         if Instant::now() >= deadline {
             return None;
         }
+        // Not to wait for something: between two looks, with a deadline above.
         thread::sleep(BETWEEN);
     }
 }

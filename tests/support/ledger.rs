@@ -135,6 +135,7 @@ fn write(to: SocketAddr, number: usize, stop: &AtomicBool, written: &AtomicU64) 
             }
             Err(trouble) => all.failed.push(format!("{row}: {trouble}")),
         }
+        // The pace of a writer; nothing is waited for.
         thread::sleep(BETWEEN);
     }
     all

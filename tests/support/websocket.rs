@@ -115,6 +115,7 @@ impl WebSocket {
                 }
                 other => return Err(failed(format!("after {answered} answers: {other:?}"))),
             }
+            // The pace of a client; nothing is waited for.
             tokio::time::sleep(beat).await;
         }
     }

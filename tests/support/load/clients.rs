@@ -187,6 +187,7 @@ impl Worker {
                 break;
             }
             sent = client.send(piece).await;
+            // A slow client: so that uploads are under way whenever something happens.
             tokio::time::sleep(UPLOAD_PAUSE).await;
         }
         let answer = self.after_sending(sent, client, said).await?;
