@@ -22,8 +22,8 @@ use crate::form;
 use crate::names::ServiceName;
 
 pub use service::{
-    AddressKind, CrashLoop, Drain, Health, HealthKind, Logs, OnCrashLoop, Ownership, Park, Service,
-    Strategy,
+    AddressKind, CrashLoop, Drain, Health, HealthKind, Limits, Logs, OnCrashLoop, Ownership, Park,
+    Service, Strategy,
 };
 
 /// The whole file. `default()` is an empty one: every field as if it were left out.

@@ -112,6 +112,22 @@ pub(crate) mod bytes {
     }
 }
 
+/// The same, where nothing need be written.
+pub(crate) mod maybe_bytes {
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(size: &Option<u64>, out: S) -> Result<S::Ok, S::Error> {
+        match size {
+            Some(size) => super::bytes::serialize(size, out),
+            None => out.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+        super::bytes::deserialize(from).map(Some)
+    }
+}
+
 /// Addresses with a port.
 pub(crate) mod address {
     use std::net::SocketAddr;

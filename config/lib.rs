@@ -27,8 +27,8 @@ pub mod units;
 pub use address::Address;
 pub use error::{Invalid, Problem, Problems};
 pub use file::{
-    AccessLog, AddressKind, Admin, Config, Control, Drain, Health, HealthKind, Listen, Logs,
-    Ownership, PortRange, Service, Timeouts, fields,
+    AccessLog, AddressKind, Admin, Config, Control, Drain, Health, HealthKind, Limits, Listen,
+    Logs, Ownership, PortRange, Service, Timeouts, fields,
 };
 pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 pub use pattern::{HostPattern, PathPrefix, StatusSet};

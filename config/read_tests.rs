@@ -8,7 +8,9 @@ use std::time::Duration;
 use proptest::prelude::{any, prop_assert_eq, proptest};
 
 use crate::source::Format::{self, Json, Toml};
-use crate::{Admin, Config, EXAMPLE, HealthKind, Service, fields, find, parse, read, single};
+use crate::{
+    Admin, Config, EXAMPLE, HealthKind, Limits, Service, fields, find, parse, read, single,
+};
 
 /// The least that is complete.
 pub(crate) const LEAST: &str = "listen = [{ address = \"127.0.0.1:8080\" }]\n[service.web]\n";
@@ -74,6 +76,8 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
     assert!(whole.threads.take().is_some() && whole.control.group.take().is_some());
     for service in whole.services.values_mut() {
         assert!(service.env_file.take().is_some() && service.workdir.take().is_some());
+        assert!(service.user.take().is_some() && service.group.take().is_some());
+        assert_ne!(std::mem::take(&mut service.limits), Limits::default());
         assert!(service.health.host.take().is_some() && service.health.body.take().is_some());
     }
     assert_eq!(whole, example);
@@ -237,7 +241,7 @@ fn a_field_in_the_wrong_table_is_told_the_right_one() {
         "interval = \"1s\"\nfoo = 1\nhealth = \"tcp\"\n",
         &[
             "hotctl.toml:3: service.web.interval: unknown field -> interval in [service.web.health]",
-            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "logs" or "keep_releases""#,
+            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs" or "keep_releases""#,
             r#"hotctl.toml:5: service.web.health: "tcp": a string, where a table is due -> health.kind = "tcp""#,
         ],
     );

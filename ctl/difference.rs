@@ -25,7 +25,7 @@ const OF_THE_DAEMON: [&str; 7] = [
 /// Also one of them; apart from the others, for their order.
 const TRUSTED: &str = "trusted_proxies";
 /// Fields of a service that count at once.
-const AT_ONCE: [&str; 14] = [
+const AT_ONCE: [&str; 15] = [
     "crash_loop",
     "drain",
     "health",
@@ -34,6 +34,7 @@ const AT_ONCE: [&str; 14] = [
     "keep_releases",
     "logs.total_size",
     "max_failures",
+    "memory_max",
     "on_crash_loop",
     "park",
     "paths",

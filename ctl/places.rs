@@ -133,7 +133,9 @@ pub fn private_folder(path: &Path, what: &str) -> Result<(), Fault> {
         ))
         .hint(format!("choose a folder of your own with --{what}")));
     }
-    if meta.permissions().mode() & 0o077 != 0 {
+    // Passing through is for the services that run as another user: what they may not see is not to
+    // be read.
+    if meta.permissions().mode() & 0o066 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(fault)?;
     }
     Ok(())

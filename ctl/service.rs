@@ -117,6 +117,9 @@ pub enum Unchanged {
 /// After a restart of its own accord that failed, the next one is not tried before.
 const REST: Duration = Duration::from_secs(5 * 60);
 
+/// What takes too much memory as soon as it runs is not replaced more often.
+const BETWEEN_RENEWALS: Duration = Duration::from_secs(60);
+
 /// Run the task of one service until services are to end.
 pub async fn run(
     site: Arc<Site>,
@@ -134,6 +137,7 @@ pub async fn run(
         queue: Queue::default(),
         left: None,
         rest_until: None,
+        renewed: None,
     };
     let mut renewals = desk.site.renewals();
     desk.resume(resume).await;
@@ -175,6 +179,8 @@ struct Desk {
     queue: Queue<Waiting>,
     /// No restart of its own accord before: the last one failed.
     rest_until: Option<Instant>,
+    /// When processes were last replaced of the daemon's own accord.
+    renewed: Option<Instant>,
     /// The slot that was left for the release before it, because it ended again and again.
     left: Option<Slot>,
 }
@@ -461,10 +467,14 @@ impl Desk {
             Traffic::All(at) if at.slot == slot && self.site.is_up(slot) => at,
             _ => return,
         };
-        if resting || !idle {
+        let renewed = self
+            .renewed
+            .is_some_and(|at| at.elapsed() < BETWEEN_RENEWALS);
+        if resting || !idle || why == Renewal::Memory && renewed {
             // It is said again.
             return;
         }
+        self.renewed = Some(Instant::now());
         let Site { name, means, .. } = &*self.site;
         means.metrics.renewal(name, why);
         let noted = Noted::Renewal {

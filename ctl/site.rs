@@ -4,7 +4,9 @@
 
 mod adopt;
 mod net;
+mod owner;
 mod place;
+mod renew;
 mod replace;
 mod retire;
 mod slot;
@@ -16,6 +18,7 @@ mod view;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,9 +43,10 @@ use crate::metrics::Metrics;
 use crate::store::StateFolder;
 use slot::Running;
 
+pub use renew::Renewal;
 pub use retire::Drained;
 pub use slot::{Launched, Started};
-pub use tend::{Loss, Renewal};
+pub use tend::Loss;
 pub use view::{Shown, SlotView};
 
 /// What the services share; handed in by the daemon.
@@ -54,6 +58,8 @@ pub struct Means {
     pub journal: Journal,
     pub ports: Ports,
     pub state: StateFolder,
+    /// Where apps get a cgroup each; `None` where the system gives us none to divide.
+    pub cgroups: Option<PathBuf>,
     /// Whether the hotctl that was replaced still finishes requests, on releases that are live.
     pub predecessor: watch::Sender<bool>,
     /// How many shards the switch has; pools are made alike.
@@ -129,7 +135,7 @@ impl Site {
         }
         let fault =
             |cause: io::Error| Fault::config(format!("state {}: {cause}", folder.display()));
-        for part in ["logs", "data", "run"] {
+        for part in ["logs", "data", "run", "sock"] {
             std::fs::create_dir_all(folder.join(part)).map_err(fault)?;
         }
         let key = Key::open(&folder.join("key")).map_err(fault)?;

@@ -3,8 +3,12 @@
 
 use std::fmt;
 
+use hotctl_deploy::confine::User;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use uzers::os::unix::UserExt as _;
+
+use crate::fault::Fault;
 
 /// A user of the system, as the kernel named them at the other end of the control socket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -93,6 +97,88 @@ impl Giver {
     }
 }
 
+/// Somebody whom a process can run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// By number.
+    pub user: User,
+    /// By name.
+    pub name: String,
+    home: String,
+    shell: String,
+}
+
+impl Account {
+    /// The variables that tell a program who it is.
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let Self {
+            name, home, shell, ..
+        } = self;
+        [
+            ("USER", name),
+            ("LOGNAME", name),
+            ("HOME", home),
+            ("SHELL", shell),
+        ]
+        .map(|(variable, value)| (variable.to_owned(), value.clone()))
+        .into()
+    }
+}
+
+/// The account of a user, in the group of that name if one is named; of our own user in that group
+/// if no user is. `None` if that is who we are.
+///
+/// # Errors
+/// If the system knows no such user or group, or we may not run anything as somebody else.
+pub fn account(user: Option<&str>, group: Option<&str>) -> Result<Option<Account>, Fault> {
+    if user.is_none() && group.is_none() {
+        return Ok(None);
+    }
+    let own = rustix::process::geteuid();
+    let found = match user {
+        Some(name) => uzers::get_user_by_name(name).ok_or_else(|| {
+            Fault::config(format!("user {name:?}: the system has no such user"))
+                .hint(format!("useradd --system {name}"))
+        })?,
+        None => uzers::get_user_by_uid(own.as_raw()).ok_or_else(|| {
+            Fault::config("group: the user that hotctl runs as has no name")
+                .hint("name a `user`, too")
+        })?,
+    };
+    let gid = match group {
+        Some(name) => self::group(name).ok_or_else(|| {
+            Fault::config(format!("group {name:?}: the system has no such group"))
+                .hint(format!("groupadd --system {name}"))
+        })?,
+        None => found.primary_group_id(),
+    };
+    if (found.uid(), gid) == (own.as_raw(), rustix::process::getegid().as_raw()) {
+        return Ok(None);
+    }
+    let name = found.name().to_string_lossy().into_owned();
+    if !own.is_root() {
+        let us = name_of(own.as_raw());
+        return Err(Fault::config(format!(
+            "user {name:?}: hotctl runs as {us}, and only root can start a process as another user"
+        ))
+        .hint("start hotctl as root, or leave `user` and `group` out"));
+    }
+    let groups = found.groups().unwrap_or_default();
+    let mut groups: Vec<u32> = groups.iter().map(uzers::Group::gid).chain([gid]).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(Some(Account {
+        user: User {
+            uid: found.uid(),
+            gid,
+            groups,
+        },
+        name,
+        home: found.home_dir().display().to_string(),
+        shell: found.shell().display().to_string(),
+    }))
+}
+
 /// The id of a group by its name; none where the system knows no such group.
 pub fn group(name: &str) -> Option<u32> {
     uzers::get_group_by_name(name).map(|group| group.gid())
@@ -116,5 +202,22 @@ mod tests {
         assert_eq!(Who::of(4_123_456_789).await.to_string(), "4123456789");
         assert_eq!(group("root"), Some(0));
         assert_eq!(group("no such group here"), None);
+    }
+
+    #[test]
+    fn an_account_is_that_of_somebody_else() {
+        let nobody = account(Some("no such user here"), None).unwrap_err();
+        assert!(nobody.hint.is_some(), "{nobody}");
+        let us = Who::ourselves().name;
+        assert_eq!(account(None, None).unwrap(), None);
+        let own = rustix::process::getegid().as_raw();
+        let own = uzers::get_group_by_gid(own).unwrap();
+        let own = own.name().to_str().unwrap();
+        assert_eq!(account(Some(&us), Some(own)).unwrap(), None);
+        let other = account(Some("daemon"), None);
+        match rustix::process::geteuid().is_root() {
+            true => assert_eq!(other.unwrap().unwrap().name, "daemon"),
+            false => assert!(other.unwrap_err().to_string().contains("only root")),
+        }
     }
 }

@@ -60,7 +60,10 @@ fn start(command: &[String], spec: &Spec) -> Result<Run, String> {
     let path = spec.cwd.join(path);
     let failed = |cause: io::Error| shim::explain(&cause, &path, name, &spec.cwd).text;
     let (says, to) = io::pipe().map_err(failed)?;
-    let child = Command::new(&path)
+    let confines = spec.confines.prepare(None).map_err(|why| why.text)?;
+    let mut command = Command::new(&path);
+    sys::confine(command.as_std_mut(), confines);
+    let child = command
         .arg0(name)
         .args(args)
         .env_clear()

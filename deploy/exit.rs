@@ -12,6 +12,12 @@ pub enum Exit {
     Code(i32),
     /// By this signal.
     Signal(i32),
+    /// By SIGKILL of the kernel, for lack of memory; or perhaps so, where it does not say whom it
+    /// has ended.
+    OutOfMemory {
+        /// Whether that is known.
+        certain: bool,
+    },
     /// It never ran, for this reason.
     NotStarted(String),
     /// Nobody knows: its shim was killed, and it was killed with it.
@@ -26,6 +32,12 @@ impl fmt::Display for Exit {
                 Some((_, name)) => write!(f, "killed by SIG{name} ({number})"),
                 None => write!(f, "killed by signal {number}"),
             },
+            Self::OutOfMemory { certain: true } => {
+                f.write_str("killed by SIGKILL (9): the machine or its cgroup was out of memory")
+            }
+            Self::OutOfMemory { certain: false } => f.write_str(
+                "killed by SIGKILL (9), perhaps since memory ran out: the kernel has ended a process for that meanwhile",
+            ),
             Self::NotStarted(why) => write!(f, "not started: {why}"),
             Self::Lost => f.write_str("killed together with its shim"),
         }

@@ -2,8 +2,10 @@
 //! machine that says what a deployment does next. Knows the configuration's words; knows no proxy.
 
 mod archive;
+pub mod cgroup;
 mod check;
 pub mod command;
+pub mod confine;
 mod dial;
 pub mod drive;
 mod elf;
@@ -18,6 +20,7 @@ pub mod logs;
 pub mod machine;
 mod miss;
 pub mod notify;
+mod oom;
 mod output;
 pub mod pack;
 pub mod persist;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use crate::confine::Confines;
 use crate::notify::Notice;
 use crate::ports::{Lease, Listener};
 use crate::tree;
@@ -48,6 +49,8 @@ pub struct Spec {
     pub listener: Option<Listener>,
     /// Whether it is told of a socket to say that it is ready.
     pub notify: Notify,
+    /// As whom it runs, and how much it may take.
+    pub confines: Confines,
     /// Whether it lives on when the daemon dies, and how the next one finds it; `None` ends it with
     /// the daemon.
     pub outlive: Option<Outlive>,
@@ -263,6 +266,16 @@ impl Process {
         }
         tree::descendants(self.inner.shim)
     }
+
+    /// The memory of all its processes, in bytes, if that is above `limit`. What several of them share
+    /// counts once where the system says so, and it is not asked as long as it makes no difference.
+    /// Reads /proc: not for a thread that serves.
+    pub fn memory_above(&self, limit: u64) -> Option<u64> {
+        let pids = self.pids();
+        let above = |bytes: u64| (bytes > limit).then_some(bytes);
+        above(tree::resident(&pids))?;
+        above(tree::shares(&pids))
+    }
 }
 
 /// Without the values of its environment: they may be secrets.
@@ -278,6 +291,7 @@ impl fmt::Debug for Spec {
             .field("log_files", &self.log_files)
             .field("listener", &self.listener)
             .field("notify", &self.notify)
+            .field("confines", &self.confines)
             .field("outlive", &self.outlive)
             .finish()
     }

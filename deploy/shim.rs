@@ -20,14 +20,16 @@ use rustix::fs::{Access, OFlags};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use crate::cgroup::Leaf;
 use crate::line::Line;
 use crate::notify::Ear;
+use crate::oom::Memory;
 use crate::output::{self, Output};
 use crate::process::{MARK, Notify};
 use crate::refused::Refused;
 use crate::wire::{self, Held, Report, Start};
 use crate::{inspect, sys};
-use keeper::{Door, Keeper};
+use keeper::{Around, Door, Keeper};
 
 /// How long a program that somebody still has open for writing is tried again.
 const BUSY: Duration = Duration::from_secs(2);
@@ -108,7 +110,13 @@ fn run() -> io::Result<()> {
     // There before the app is, so that a reader finds an empty file and not none.
     let _ = output::open(&start.log);
     let (ours, theirs) = pipes()?;
-    let app = match spawn(&start, inherits, theirs) {
+    let memory = Memory::now();
+    let leaf = start.confines.cgroup.clone().map(|prefix| {
+        // Without one it runs as well; its processes are then found by who started them.
+        Leaf::make(prefix, number(rustix::process::getpid())).ok()
+    });
+    let leaf = leaf.flatten();
+    let app = match spawn(&start, inherits, leaf.as_ref(), theirs) {
         Ok(app) => app,
         Err(Refused { text, hint }) => {
             tell(&mut line, &Report::Failed { text, hint });
@@ -126,6 +134,7 @@ fn run() -> io::Result<()> {
         },
     );
     let output = Output::new(ours, &start.log, start.log_size, start.log_files)?;
+    let cgroup = start.confines.cgroup.filter(|_| leaf.is_some());
     let note = start
         .outlive
         .map_or_else(String::new, |outlive| outlive.note);
@@ -136,7 +145,24 @@ fn run() -> io::Result<()> {
         Some(_) => held,
         None => Vec::new(),
     };
-    Keeper::new(app, began, note, line, door, held, signals, output, ear).keep();
+    let surroundings = Around {
+        cgroup,
+        leaf,
+        memory,
+    };
+    Keeper::new(
+        app,
+        began,
+        note,
+        line,
+        door,
+        held,
+        signals,
+        output,
+        ear,
+        surroundings,
+    )
+    .keep();
     Ok(())
 }
 
@@ -157,7 +183,12 @@ fn pipes() -> io::Result<([OwnedFd; 2], [OwnedFd; 2])> {
     Ok(([out, err], [out_theirs, err_theirs]))
 }
 
-fn spawn(start: &Start, inherits: sys::Inherits, [out, err]: [OwnedFd; 2]) -> Result<Pid, Refused> {
+fn spawn(
+    start: &Start,
+    inherits: sys::Inherits,
+    leaf: Option<&Leaf>,
+    [out, err]: [OwnedFd; 2],
+) -> Result<Pid, Refused> {
     let Some(program) = start.program.first() else {
         return Err(Refused::new("no program to start"));
     };
@@ -171,13 +202,17 @@ fn spawn(start: &Start, inherits: sys::Inherits, [out, err]: [OwnedFd; 2]) -> Re
             "{program}: a zero byte in its arguments or its environment"
         ))
     })?;
+    let confines = start.confines.prepare(leaf).map_err(|why| Refused {
+        text: format!("{program}: {}", why.text),
+        ..why
+    })?;
     let mut command = Command::new(&path);
     command
         .current_dir(&start.cwd)
         .stdin(Stdio::null())
         .stdout(out)
         .stderr(err);
-    sys::isolate(&mut command, image, rustix::process::getpid());
+    sys::isolate(&mut command, image, confines, rustix::process::getpid());
     let began = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {

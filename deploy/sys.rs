@@ -11,7 +11,9 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use crate::confine::Prepared;
 use rustix::process::{Pid, Signal};
+
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -139,16 +141,18 @@ impl Image {
     }
 }
 
-/// Let the command's child be what a supervised app is to be: leader of its own session, every signal
-/// at its default and none blocked, no descriptor but the three standard ones, and killed as soon as
-/// `parent` is gone. It becomes `image`, not what the command names: the standard library would hand a
+/// Let the command's child be what a supervised app is to be: leader of its own session, confined,
+/// every signal at its default and none blocked, no descriptor but the three standard ones, and killed
+/// as soon as `parent` is gone. It becomes `image`, not what the command names: the standard library would hand a
 /// file that the kernel does not know to a shell.
 ///
 /// The death signal is tied to the thread that spawns, so that thread must live as long as `parent`.
-pub(crate) fn isolate(command: &mut Command, mut image: Image, parent: Pid) {
+pub(crate) fn isolate(command: &mut Command, mut image: Image, confines: Prepared, parent: Pid) {
     let hook = move || {
         rustix::process::setsid()?;
         reset_signals();
+        confines.apply()?;
+        // After that: whoever becomes another user is let live.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         // The parent may have died before the line above: then nobody would tell us.
         if rustix::process::getppid() != Some(parent) {
@@ -160,6 +164,12 @@ pub(crate) fn isolate(command: &mut Command, mut image: Image, parent: Pid) {
     };
     // SAFETY: the hook makes system calls only; it neither allocates nor takes a lock.
     unsafe { command.pre_exec(hook) };
+}
+
+/// Let the command's child be confined.
+pub(crate) fn confine(command: &mut Command, confines: Prepared) {
+    // SAFETY: it makes system calls only; it neither allocates nor takes a lock.
+    unsafe { command.pre_exec(move || confines.apply()) };
 }
 
 /// Close every descriptor but the three standard ones. For a process that has only just begun.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::confine::Confines;
 use crate::process::{Launcher, Notify, Process, Spec, StartError};
 
 /// A folder for one test, and processes that live in it.
@@ -35,6 +36,7 @@ impl House {
             log_files: 1,
             listener: None,
             notify: Notify::No,
+            confines: Confines::default(),
             outlive: None,
         }
     }

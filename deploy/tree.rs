@@ -60,6 +60,27 @@ pub(crate) fn boot() -> String {
     text.unwrap_or_default().trim().to_owned()
 }
 
+/// The memory that these hold, in bytes; what several share is counted for each.
+pub(crate) fn resident(pids: &[u32]) -> u64 {
+    let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
+    let pages = |pid: &u32| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    };
+    pids.iter().filter_map(pages).sum::<u64>() * page
+}
+
+/// The same, where what is shared is divided among those that share it (proc_pid_smaps(5)).
+pub(crate) fn shares(pids: &[u32]) -> u64 {
+    let kib = |pid: &u32| -> Option<u64> {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse().ok()
+    };
+    let share = |pid: &u32| kib(pid).map_or_else(|| resident(&[*pid]), |kib| kib << 10);
+    pids.iter().map(share).sum()
+}
+
 /// Send a signal to each process below `root` for which `wanted` says so, and return whom it was
 /// sent to. A number that was given to another process meanwhile is not hit.
 pub(crate) fn signal(root: u32, signal: Signal, wanted: impl Fn(u32) -> bool) -> Vec<u32> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::confine::Confines;
 use crate::notify::Notice;
 use crate::process::{Exit, Notify};
 
@@ -23,6 +24,8 @@ pub(crate) struct Start {
     pub(crate) log_size: u64,
     pub(crate) log_files: u32,
     pub(crate) notify: Notify,
+    #[serde(default)]
+    pub(crate) confines: Confines,
     /// What came along with this line, a descriptor each, in this order.
     #[serde(default)]
     pub(crate) holds: Vec<Held>,
@@ -102,6 +105,9 @@ pub(crate) struct Hello {
     pub(crate) age_ms: u64,
     pub(crate) note: String,
     pub(crate) notice: Notice,
+    /// As in [`Confines`]: what its cgroup's path begins with.
+    #[serde(default)]
+    pub(crate) cgroup: Option<PathBuf>,
     /// How the app's own process ended, if it did.
     pub(crate) exit: Option<Exit>,
     /// What came along with this line, a descriptor each, in this order.

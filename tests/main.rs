@@ -4,6 +4,7 @@
 mod activation;
 mod api;
 mod cli;
+mod confines;
 mod data;
 mod demo;
 mod doctor;

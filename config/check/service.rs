@@ -4,7 +4,7 @@ use std::path::{Component, Path};
 use std::time::Duration;
 
 use crate::check::Rules;
-use crate::file::{AddressKind, Drain, Health, HealthKind, Logs, Service};
+use crate::file::{AddressKind, Drain, Health, HealthKind, Limits, Logs, Service};
 use crate::tree::Place;
 use crate::units::{show_bytes, show_duration};
 
@@ -16,6 +16,9 @@ const MOST_PARKED: u32 = 1_000_000;
 
 /// The smallest a log file may be, in bytes: below, it is put aside every few lines.
 const LEAST_LOG: u64 = 64 << 10;
+
+/// The fewest descriptors: three, and what a loader and a runtime open.
+const LEAST_FILES: u64 = 16;
 
 impl Rules {
     pub(super) fn service(&mut self, at: &Place, service: &Service) {
@@ -78,6 +81,12 @@ impl Rules {
             service.crash_loop.within,
         );
         self.logs(&at.key("logs"), &service.logs);
+        self.limits(&at.key("limits"), &service.limits);
+        for (field, name) in [("user", &service.user), ("group", &service.group)] {
+            if name.as_deref() == Some("") {
+                self.refuse(at.key(field), "empty", "a name, or leave it out");
+            }
+        }
         let kind = service.health_kind();
         let health = Health {
             kind,
@@ -248,6 +257,17 @@ impl Rules {
                 format!("longer than {field}, {}", show_duration(shorter)),
                 &format!("a shorter spread or a longer time for {field}"),
             );
+        }
+    }
+
+    fn limits(&mut self, at: &Place, limits: &Limits) {
+        if limits.open_files.is_some_and(|files| files < LEAST_FILES) {
+            let reason = format!("below {LEAST_FILES}: no program could even begin");
+            self.refuse(at.key("open_files"), reason, "such as 1024");
+        }
+        if limits.processes == Some(0) {
+            let hint = "such as 512, or leave it out";
+            self.refuse(at.key("processes"), "not even one", hint);
         }
     }
 

@@ -121,6 +121,18 @@ pub struct Service {
     /// `"0s"`.
     #[serde(with = "form::duration")]
     pub recycle: Duration,
+    /// The memory that a process may take with all that it has started. Beyond that the processes of the
+    /// live release are replaced by fresh ones, as `recycle` does it and at most once a minute; nothing
+    /// is killed. Looked at with each probe. `"0B"`: not looked at. Default `"0B"`.
+    #[serde(with = "form::bytes")]
+    pub memory_max: u64,
+    /// The user that its processes run as, hooks and `health.command` included; hotctl itself must be
+    /// root then. The service's data folder becomes that user's. Default: whoever hotctl runs as.
+    pub user: Option<String>,
+    /// The group that its processes run as. Default: that of `user`, with its further groups.
+    pub group: Option<String>,
+    /// How much each process may take of the machine.
+    pub limits: Limits,
     /// How the output of the processes is kept.
     pub logs: Logs,
     /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
@@ -199,6 +211,24 @@ pub enum OnCrashLoop {
     Restart,
     /// The release that was live before is deployed.
     Rollback,
+}
+
+/// How much each process of a service may take of the machine (setrlimit(2)), soft and hard alike: the
+/// `[service.NAME.limits]` table. Above what hotctl may have itself only where it is root. Each is as
+/// hotctl's own by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Descriptors. 16 or more.
+    pub open_files: Option<u64>,
+    /// Processes and threads of the user that they run as, whoever started them. 1 or more.
+    pub processes: Option<u64>,
+    /// The size of a core dump; `"0B"` writes none.
+    #[serde(with = "form::maybe_bytes")]
+    pub core_size: Option<u64>,
+    /// Memory that may be kept from being swapped out.
+    #[serde(with = "form::maybe_bytes")]
+    pub locked_memory: Option<u64>,
 }
 
 /// How the output of a service's processes is kept: the `[service.NAME.logs]` table.
@@ -369,6 +399,10 @@ impl Default for Service {
             park: Park::default(),
             crash_loop: CrashLoop::default(),
             on_crash_loop: OnCrashLoop::default(),
+            memory_max: 0,
+            user: None,
+            group: None,
+            limits: Limits::default(),
             logs: Logs::default(),
             keep_releases: NonZeroU32::MIN.saturating_add(4),
         }

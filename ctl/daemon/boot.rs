@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hotctl_config::file::Config;
+use hotctl_deploy::cgroup;
 use hotctl_deploy::ports::Ports;
 use hotctl_proxy::{AccessLog, Switch};
 use prometheus::Registry;
@@ -102,6 +103,10 @@ pub fn boot(
         .publish(reload::table(&config), reload::FIRST)
         .map_err(|stale| Fault::failed(stale.to_string()))?;
     metrics.config_read(reload::FIRST, Read::InForce);
+    let cgroups = cgroup::apps();
+    if let Some(apps) = &cgroups {
+        cgroup::sweep(apps);
+    }
     let means = Arc::new(Means {
         switch,
         traffic,
@@ -109,6 +114,7 @@ pub fn boot(
         journal,
         ports: Ports::new(config.ports),
         state,
+        cgroups,
         predecessor: watch::Sender::new(predecessor.is_some()),
         shards: threads,
     });

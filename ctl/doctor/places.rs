@@ -141,11 +141,11 @@ fn folder(state: &Path) -> Finding {
                     meta.uid()
                 ));
             }
-            if meta.mode() & 0o077 != 0 {
+            if meta.mode() & 0o066 != 0 {
                 return Finding::wrong(
                     CHECK,
                     format!(
-                        "{shown}: others can enter it (mode {:o})",
+                        "{shown}: others can look into it (mode {:o})",
                         meta.mode() & 0o777
                     ),
                     format!("chmod 700 {shown}"),

@@ -21,6 +21,7 @@ pub fn check(config: &Config, state: &Path) -> Vec<Finding> {
     for (name, service) in &config.services {
         found.extend(env_file(name, service));
         found.extend(workdir(name, service));
+        found.extend(account(name, service));
         found.extend(programs(name, service));
         found.push(logs(name, service, state));
     }
@@ -148,6 +149,24 @@ fn workdir(name: &ServiceName, service: &Service) -> Option<Finding> {
             format!("mkdir -p {}", path.display()),
         )
     })
+}
+
+fn account(name: &ServiceName, service: &Service) -> Option<Finding> {
+    let who = service.user.as_ref().or(service.group.as_ref())?;
+    let check = format!("{name}: user");
+    Some(
+        match who::account(service.user.as_deref(), service.group.as_deref()) {
+            Ok(Some(account)) => Finding::good(
+                &check,
+                format!(
+                    "{} ({}:{})",
+                    account.name, account.user.uid, account.user.gid
+                ),
+            ),
+            Ok(None) => Finding::good(&check, format!("{who}: hotctl itself")),
+            Err(fault) => Finding::wrong(&check, fault.text, fault.hint.unwrap_or_default()),
+        },
+    )
 }
 
 /// Programs that are looked for in PATH, or named by their whole path. Others come with a release.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use hotctl_config::{Address, Slot};
+use hotctl_deploy::confine::Confines;
 use hotctl_deploy::ledger::{Ledger, Traffic};
 use hotctl_deploy::machine::{Phase, Placement};
 use hotctl_deploy::process::{self, Adopted, Gone, Notify, Spec};
@@ -70,8 +71,10 @@ impl Site {
                 Address::Inet(_) | Address::Nowhere => None,
             }));
         }
-        if let Err(cause) = place::sweep(&self.run_folder(), &kept) {
-            warn!(service = %self.name, %cause, "sockets that nobody uses cannot be removed");
+        for folder in [self.run_folder(), self.socket_folder()] {
+            if let Err(cause) = place::sweep(&folder, &kept) {
+                warn!(service = %self.name, %cause, "sockets that nobody uses cannot be removed");
+            }
         }
     }
 
@@ -201,7 +204,7 @@ impl Site {
             let place = Place::take(
                 self.config().address_kind(),
                 &self.means.ports,
-                &self.run_folder(),
+                &self.socket_folder(),
                 at.slot,
                 instance,
             );
@@ -244,6 +247,7 @@ impl Site {
                 log_files: self.config().logs.files.get(),
                 listener: None,
                 notify: Notify::No,
+                confines: Confines::default(),
                 outlive: None,
             }
         })

@@ -178,9 +178,13 @@ impl Place {
 /// Remove the sockets of apps that are not there any more: all but those.
 ///
 /// # Errors
-/// If the folder cannot be read, or a socket cannot be removed.
+/// If the folder is there and cannot be read, or a socket cannot be removed.
 pub fn sweep(run: &Path, kept: &[PathBuf]) -> io::Result<()> {
-    for entry in run.read_dir()? {
+    let entries = match run.read_dir() {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
         let path = entry?.path();
         let is_socket = path.extension().is_some_and(|it| it == "sock");
         if is_socket && !kept.contains(&path) {

@@ -126,7 +126,7 @@ impl Site {
         let count = usize::try_from(self.config().instances.get()).unwrap_or(usize::MAX);
         let places = (0..count)
             .map(|instance| {
-                let run = self.run_folder();
+                let run = self.socket_folder();
                 Place::take(
                     self.config().address_kind(),
                     &self.means.ports,

@@ -34,7 +34,7 @@ impl Site {
         let (program, own) = stored
             .command(&self.config().run, &args, &self.data())
             .map_err(refused)?;
-        let mut spec = self.in_environment(at, program, own, &stored)?;
+        let mut spec = self.in_environment(at, &instance.to_string(), program, own, &stored)?;
         let kind = self.config().address_kind();
         let has = match kind {
             AddressKind::Port | AddressKind::Fixed(_) => "{port}",
@@ -120,7 +120,7 @@ impl Site {
                 .map_err(refused)?,
             release::Kind::File => (command.to_vec(), self.data()),
         };
-        let mut spec = self.in_environment(at, program, own, &stored)?;
+        let mut spec = self.in_environment(at, "hook", program, own, &stored)?;
         spec.log = self.log_path(at, 0);
         Ok(spec)
     }
@@ -195,9 +195,19 @@ impl Site {
         self.folder().join("data")
     }
 
-    /// Unix sockets of instances.
+    /// Sockets of shims.
     pub(super) fn run_folder(&self) -> PathBuf {
         self.folder().join("run")
+    }
+
+    /// Unix sockets of apps. Who is not the daemon's user has a folder of its own for that: it must not
+    /// come to those of shims.
+    pub(super) fn socket_folder(&self) -> PathBuf {
+        let config = self.config();
+        match (&config.user, &config.group) {
+            (None, None) => self.run_folder(),
+            _ => self.folder().join("sock"),
+        }
     }
 
     pub(super) fn folder(&self) -> PathBuf {
@@ -227,10 +237,12 @@ impl Site {
         Ok((found.ok_or_else(gone)?, record.args.clone()))
     }
 
-    /// A program in the folder and the environment of a release.
+    /// A program in the folder and the environment of a release. `what` tells it from others of the same
+    /// placement.
     fn in_environment(
         &self,
         at: Placement,
+        what: &str,
         mut program: Vec<String>,
         own: PathBuf,
         stored: &Stored,
@@ -241,6 +253,8 @@ impl Site {
             .filter(|(name, _)| !is_ours(name))
             .collect();
         let data = self.data().display().to_string();
+        let (confines, variables) = self.confines(at, what)?;
+        env.extend(variables);
         env.extend(self.configured().map_err(refused)?);
         env.extend([
             ("HOTCTL_SERVICE".into(), self.name.to_string()),
@@ -261,6 +275,7 @@ impl Site {
             log_files: self.config().logs.files.get(),
             listener: None,
             notify: Notify::No,
+            confines,
             outlive: None,
         })
     }

@@ -11,7 +11,6 @@ use hotctl_deploy::probe;
 use hotctl_deploy::process::Exit;
 use hotctl_deploy::restart::{Death, Loop};
 use hotctl_proxy::Standing;
-use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::slot::{Health, Started, State, start};
@@ -43,59 +42,7 @@ impl Loss {
     }
 }
 
-/// Why the processes of a release are replaced by fresh ones, without anybody asking; the `reason`
-/// label of `hotctl_renewals_total`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Renewal {
-    /// They are older than `recycle`.
-    Age,
-    /// They use more memory than they should.
-    Memory,
-}
-
-impl Renewal {
-    /// Every reason, so that a series can exist before its first event.
-    pub const ALL: [Self; 2] = [Self::Age, Self::Memory];
-
-    /// The label.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Age => "age",
-            Self::Memory => "memory",
-        }
-    }
-}
-
 impl Site {
-    /// What runs in a slot should be replaced by fresh processes of the same release, in the way of
-    /// any restart: the service's task does that when nothing else is under way. May be said again as
-    /// long as it is so.
-    pub fn should_renew(&self, slot: Slot, why: Renewal) {
-        self.renewal.send_replace(Some((slot, why)));
-    }
-
-    /// What should be renewed, as it is said.
-    pub fn renewals(&self) -> watch::Receiver<Option<(Slot, Renewal)>> {
-        self.renewal.subscribe()
-    }
-
-    /// The live slot, if a process of it is older than `recycle`.
-    fn look_at_age(&self) {
-        let oldest = self.config().recycle;
-        if oldest.is_zero() {
-            return;
-        }
-        let old = {
-            let inner = self.inner();
-            let mut live = inner.slots.values().filter(|r| inner.role(r.at) == "live");
-            live.find(|r| r.instances.iter().any(|one| one.since.elapsed() >= oldest))
-                .map(|r| r.at.slot)
-        };
-        if let Some(slot) = old {
-            self.should_renew(slot, Renewal::Age);
-        }
-    }
-
     /// A process ended by itself: start it again in its place, after a pause that grows with each
     /// early death. Where it was the only one, requests are parked meanwhile. Whether that is a crash
     /// loop.
@@ -348,6 +295,7 @@ impl Site {
             .await;
             self.stirred.notify_waiters();
             self.look_at_age();
+            self.look_at_memory().await;
             if trimmed.elapsed() >= TRIM {
                 trimmed = Instant::now();
                 self.trim_logs();

@@ -107,6 +107,7 @@ pub async fn adopt(socket: &Path) -> Result<Adopted, Gone> {
         exec_at: now.0.checked_sub(age).unwrap_or(now.0),
         notice: hello.notice,
         exit: hello.exit,
+        cgroup: hello.cgroup,
         ties: Ties::Loose(socket.to_owned()),
     };
     let shim = Shim::Adopted(sys::readable(held).map_err(strange)?);

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::{Ask, Ended, Exit, Inner, MARK, Process, STOP_LIMIT, State};
+use crate::cgroup::Leaf;
 use crate::notify::Notice;
 use crate::tree;
 use crate::wire::{self, Order, Report};
@@ -28,6 +29,8 @@ pub(super) struct Known {
     pub(super) exec_at: Instant,
     pub(super) notice: Notice,
     pub(super) exit: Option<Exit>,
+    /// As in [`crate::confine::Confines`].
+    pub(super) cgroup: Option<PathBuf>,
     pub(super) ties: Ties,
 }
 
@@ -90,6 +93,8 @@ pub(super) fn reports(from: impl AsyncRead + Send + Unpin + 'static) -> Reports 
 /// See the head of this file.
 pub(super) struct Attendant {
     pid: u32,
+    number_of_shim: u32,
+    cgroup: Option<PathBuf>,
     ties: Ties,
     shim: Shim,
     lines: Reports,
@@ -116,6 +121,8 @@ impl Attendant {
         let (asks, asked) = mpsc::channel(8);
         let attendant = Self {
             pid: known.pid,
+            number_of_shim: known.shim,
+            cgroup: known.cgroup,
             ties: known.ties,
             shim,
             lines,
@@ -205,6 +212,11 @@ impl Attendant {
         let Some(ended) = ended else {
             // Without its shim nobody knows the whole tree any more: what is in the app's session
             // is, and what has its mark.
+            if let Some(cgroup) = self.cgroup.take() {
+                let leaf = Leaf::of(cgroup, self.number_of_shim);
+                // Waits for the kernel.
+                let _ = tokio::task::spawn_blocking(move || leaf.end()).await;
+            }
             let leader = self.pid;
             let left = sweep(move || tree::session(leader)).await;
             let marked = match &self.ties {

@@ -64,6 +64,7 @@ impl Launcher {
             log_size: spec.log_size,
             log_files: spec.log_files,
             notify: spec.notify,
+            confines: spec.confines.clone(),
             holds,
             outlive: spec.outlive.as_ref().map(|it| wire::Outlive {
                 folder: it.folder.clone(),
@@ -136,6 +137,7 @@ impl Launcher {
                 exec_at: now.0.checked_sub(ago).unwrap_or(now.0),
                 notice: Notice::default(),
                 exit: None,
+                cgroup: spec.confines.cgroup,
                 ties,
             },
             Shim::Child(shim),

@@ -15,12 +15,24 @@ use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
 
 use super::number;
+use crate::cgroup::Leaf;
 use crate::exit::{Exit, signal_number};
 use crate::line::{Heard, Line};
 use crate::notify::{Ear, Notice};
+use crate::oom::Memory;
 use crate::output::Output;
 use crate::tree;
 use crate::wire::{self, Held, Hello, Order, Outlive, Report};
+
+/// What an app lives in.
+pub(super) struct Around {
+    /// As in [`crate::confine::Confines`], if it has a cgroup of its own,
+    pub(super) cgroup: Option<PathBuf>,
+    /// which is this one.
+    pub(super) leaf: Option<Leaf>,
+    /// What the memory of the machine was like when it began.
+    pub(super) memory: Memory,
+}
 
 /// What is left of an app that ended by itself gets this long to end, too.
 const REMAINS: Duration = Duration::from_millis(250);
@@ -93,6 +105,7 @@ pub(super) struct Keeper {
     ear: Option<Ear>,
     /// and what it has said so far.
     notice: Notice,
+    around: Around,
     /// Until it is reaped. As long as it is not, its group's number cannot belong to another.
     app: Option<Pid>,
     exit: Option<Exit>,
@@ -133,6 +146,7 @@ impl Keeper {
         signals: OwnedFd,
         output: Output,
         ear: Option<Ear>,
+        around: Around,
     ) -> Self {
         Self {
             own: number(rustix::process::getpid()),
@@ -146,6 +160,7 @@ impl Keeper {
             output,
             ear,
             notice: Notice::default(),
+            around,
             app: Some(app),
             exit: None,
             independent: false,
@@ -181,6 +196,7 @@ impl Keeper {
         self.tell(&ended);
         // Nobody can take the port, or reach the app, any more; only its end is still to be told.
         self.held.clear();
+        self.around.leaf = None;
         self.kill_at = None;
         self.killing = None;
         while !self.dismissed && self.is_awaited() {
@@ -309,6 +325,7 @@ impl Keeper {
             age_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
             note: self.note.clone(),
             notice: self.notice.clone(),
+            cgroup: self.around.cgroup.clone(),
             exit: self.exit.clone(),
             holds: self.held.iter().map(|(held, _)| *held).collect(),
         });
@@ -417,6 +434,7 @@ impl Keeper {
         self.output.drain(LAST_WORDS);
         self.note();
         let exit = match (status.exit_status(), status.terminating_signal()) {
+            (_, Some(libc::SIGKILL)) if self.killing.is_none() => self.killed_by(),
             (_, Some(signal)) => Exit::Signal(signal),
             (code, None) => Exit::Code(code.unwrap_or(-1)),
         };
@@ -430,6 +448,15 @@ impl Keeper {
         }
         self.signal(Signal::TERM);
         self.signal(Signal::CONT);
+    }
+
+    /// Who has sent SIGKILL, if not we.
+    fn killed_by(&self) -> Exit {
+        let Around { leaf, memory, .. } = &self.around;
+        match memory.took(self.number, leaf.as_ref()) {
+            Some(certain) => Exit::OutOfMemory { certain },
+            None => Exit::Signal(libc::SIGKILL),
+        }
     }
 
     /// Kill everything that is there. `false` once it has been tried for long enough.
@@ -446,6 +473,13 @@ impl Keeper {
                 break;
             }
             stopped.extend(more);
+        }
+        // Whoever was born between two looks is in there, too.
+        if let Some(leaf) = &self.around.leaf
+            && !stopped.is_empty()
+        {
+            leaf.kill();
+            self.killed = true;
         }
         let is_alive = |pid| tree::stat(pid).is_some_and(|stat| stat.state != 'Z');
         let killed = tree::signal(self.own, Signal::KILL, is_alive);

@@ -29,6 +29,8 @@ Answers:
   /redirect             301 to https://example.test/
   /env?name=X           that variable
   /cwd                  the folder it runs in
+  /proc?name=X          the file /proc/self/X, such as limits or status
+  /eat?mib=N            takes so much memory and keeps it
   /exit?code=N          ends without an answer
 
 Misbehaves:

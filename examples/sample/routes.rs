@@ -7,7 +7,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use futures_util::{SinkExt, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -23,6 +23,8 @@ pub struct App {
     pub stopping: watch::Receiver<bool>,
     /// The names that `/let-go` was asked for.
     let_go: watch::Sender<HashSet<String>>,
+    /// What `/eat` has taken.
+    eaten: Mutex<Vec<Vec<u8>>>,
     pid: u32,
     begun: Instant,
 }
@@ -34,6 +36,7 @@ impl App {
             flags,
             stopping,
             let_go: watch::Sender::new(HashSet::new()),
+            eaten: Mutex::default(),
             pid: std::process::id(),
             begun: Instant::now(),
         }
@@ -127,6 +130,16 @@ pub async fn answer(
         }
         "/env" => env::var(head.query("name").unwrap_or_default()).unwrap_or_default(),
         "/cwd" => env::current_dir()?.display().to_string(),
+        "/proc" => {
+            let name = head.query("name").unwrap_or_default();
+            std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default()
+        }
+        "/eat" => {
+            let mib = usize::try_from(head.number("mib", 1)).unwrap_or(1);
+            // Written to, or the system would only promise it.
+            app.eaten.lock().await.push(vec![1; mib << 20]);
+            format!("ate {mib} MiB\n")
+        }
         "/exit" => std::process::exit(i32::try_from(head.number("code", 1)).unwrap_or(1)),
         "/echo" => return echo(connection, head, app).await,
         "/big" => return big(connection, head, app).await,
