@@ -65,7 +65,10 @@ pub fn written_elsewhere(folder: &Path) -> Vec<String> {
             let Ok(file) = fs::read_link(entry.path()) else {
                 continue;
             };
-            let inside = file.starts_with(folder) || file.starts_with("/dev");
+            // A shim moves what it starts into a cgroup.
+            let inside = file.starts_with(folder)
+                || file.starts_with("/dev")
+                || file.starts_with("/sys/fs/cgroup");
             // Pipes, sockets and the like have names without a slash in front; memory files have one.
             let no_file = !file.is_absolute() || file.starts_with("/memfd:");
             if !inside && !no_file && writable(process.pid, &entry.file_name()) {
@@ -125,7 +128,8 @@ fn belongs(pid: u32, folder: &Path) -> bool {
     within("exe") || within("cwd") || told("cmdline") || told("environ")
 }
 
-fn command_line(pid: u32) -> String {
+/// Its command line, for people.
+pub fn command_line(pid: u32) -> String {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     String::from_utf8_lossy(&line)
         .replace('\0', " ")
