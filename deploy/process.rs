@@ -150,6 +150,11 @@ impl Process {
         self.inner.pid
     }
 
+    /// Whether both are handles of the same app; numbers may be given again.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The number of its shim.
     pub fn shim_pid(&self) -> u32 {
         self.inner.shim

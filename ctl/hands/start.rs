@@ -150,7 +150,8 @@ impl DeployHands {
         let limit = self.site.config().start_timeout;
         let healthy =
             probe::prove(&one.process, &one.address, &one.spec, &health, limit, said).await?;
-        self.site.proved(at.slot, instance);
+        // Where it has ended since, that is heard of by itself.
+        self.site.proved(at.slot, instance, &one.process);
         Ok(healthy)
     }
 

@@ -9,6 +9,7 @@ use hotctl_config::{Drain, Slot};
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::process::Process;
 use hotctl_deploy::why::Why;
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::slot::State;
@@ -113,28 +114,25 @@ impl Site {
 
     /// End the processes of a slot, with all that they have started, and forget it.
     pub(super) async fn end_processes(&self, slot: Slot, grace: Duration) {
-        let processes: Vec<Process> = {
+        let (processes, starts): (Vec<Process>, TaskTracker) = {
             let mut inner = self.inner();
-            let running = inner.slots.get_mut(&slot);
-            running.map_or_else(Vec::new, |running| {
-                let ending = running.instances.iter_mut();
-                ending
-                    .map(|one| {
-                        one.state = State::Replacing;
-                        one.process.clone()
-                    })
-                    .collect()
-            })
+            let Some(running) = inner.slots.get_mut(&slot) else {
+                return;
+            };
+            let ending = running.instances.iter_mut().map(|one| {
+                one.state = State::Ending;
+                one.process.clone()
+            });
+            (ending.collect(), running.starts.clone())
         };
         let stops = processes.iter().map(|process| process.stop(grace));
         for stopped in join_all(stops).await {
             info!(service = %self.name, %slot, exit = %stopped.exit, killed = stopped.killed, "stopped");
         }
-        let removed = self.inner().slots.remove(&slot);
-        if let Some(removed) = removed {
-            // The same as above, but where one was being started again in that instant.
-            removed.stop(grace).await;
-        }
+        // What was being started again in that instant finds its place gone, and is ended, too.
+        starts.close();
+        starts.wait().await;
+        self.inner().slots.remove(&slot);
     }
 
     /// How long what is in flight may go on where everybody else waits for its end.

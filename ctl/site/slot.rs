@@ -12,7 +12,7 @@ use hotctl_deploy::process::{self, Exit, Process, Spec};
 use hotctl_deploy::restart::Backoff;
 use hotctl_deploy::why::{Kind, Why};
 use hotctl_proxy::{Open, Pool, Standing};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::place::Place;
 use super::retire::Drain;
@@ -32,6 +32,8 @@ pub(super) struct Running {
     pub beside: Option<AbortOnDropHandle<()>>,
     /// How often an instance died, or had to be replaced, since the release went live.
     pub losses: u32,
+    /// Processes that are being started again in this moment, and have no place yet.
+    pub starts: TaskTracker,
 }
 
 /// One process of a release, at its place.
@@ -63,6 +65,20 @@ pub(super) enum State {
     Dead,
     /// It ended, and is started again after a pause.
     Resting,
+    /// It is being ended with its slot.
+    Ending,
+}
+
+impl State {
+    /// Whether there is a process, and nobody means to end it.
+    fn is_whole(self) -> bool {
+        matches!(self, Self::Starting | Self::Up)
+    }
+
+    /// Whether another process is to take its place.
+    pub fn is_due(self) -> bool {
+        matches!(self, Self::Replacing | Self::Resting)
+    }
 }
 
 /// What the last probe said.
@@ -195,6 +211,7 @@ impl Site {
             drain: None,
             beside: None,
             losses: 0,
+            starts: TaskTracker::new(),
         };
         let launched = running.launched();
         let lives: Vec<bool> = running
@@ -215,10 +232,7 @@ impl Site {
     pub fn launched(&self, at: Placement) -> Option<Launched> {
         let inner = self.inner();
         let running = inner.slots.get(&at.slot).filter(|r| r.at == at)?;
-        let whole = running
-            .instances
-            .iter()
-            .all(|one| matches!(one.state, State::Starting | State::Up));
+        let whole = running.instances.iter().all(|one| one.state.is_whole());
         whole.then(|| running.launched())
     }
 
@@ -273,19 +287,30 @@ impl Site {
         self.inner().slots.get(&slot).map(|r| r.pool.clone())
     }
 
-    /// An instance has proved itself.
-    pub fn proved(&self, slot: Slot, instance: usize) {
-        let mut inner = self.inner();
-        if let Some(running) = inner.slots.get_mut(&slot)
-            && let Some(one) = running.instances.get_mut(instance)
-        {
-            one.state = State::Up;
-            one.up = Some(Instant::now());
-            one.health = Health::good();
-            running.pool.set(instance, Standing::Up);
+    /// The process of an instance has proved itself. Whether that still counts: not where it has
+    /// ended since.
+    pub fn proved(&self, slot: Slot, instance: usize, process: &Process) -> bool {
+        let counts = {
+            let mut inner = self.inner();
+            let Some(running) = inner.slots.get_mut(&slot) else {
+                return false;
+            };
+            let Some(one) = running.instances.get_mut(instance) else {
+                return false;
+            };
+            let counts = one.process.is(process) && one.state.is_whole();
+            if counts {
+                one.state = State::Up;
+                one.up = Some(Instant::now());
+                one.health = Health::good();
+                running.pool.set(instance, Standing::Up);
+            }
+            counts
+        };
+        if counts {
+            self.look_again(slot);
         }
-        drop(inner);
-        self.look_again(slot);
+        counts
     }
 
     /// End what runs in a slot at once and forget it: a start that is tried again elsewhere.
@@ -334,9 +359,7 @@ impl Site {
         let Some(one) = running.instances.get_mut(ended.instance) else {
             return false;
         };
-        if one.process.pid() != process.pid()
-            || matches!(one.state, State::Replacing | State::Dead | State::Resting)
-        {
+        if !one.process.is(process) || !one.state.is_whole() {
             return false;
         }
         one.state = State::Dead;
@@ -376,7 +399,7 @@ impl Instance {
             State::Starting => Shown::Starting,
             State::Up if self.health.misses >= fall => Shown::Unhealthy,
             State::Up => Shown::Up,
-            State::Replacing => Shown::Replacing,
+            State::Replacing | State::Ending => Shown::Replacing,
             State::Dead | State::Resting => Shown::Dead,
         }
     }

@@ -8,12 +8,12 @@ use futures_util::future::join_all;
 use hotctl_config::Slot;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::probe;
-use hotctl_deploy::process::Exit;
+use hotctl_deploy::process::{Exit, Process};
 use hotctl_deploy::restart::{Death, Loop};
 use hotctl_proxy::Standing;
 use tracing::{error, info, warn};
 
-use super::slot::{Health, Started, State, start};
+use super::slot::{Health, Instance, Started, State, start};
 use super::{Ended, Site};
 use crate::api::Noted;
 
@@ -48,7 +48,7 @@ impl Site {
     /// loop.
     pub fn revive(self: &Arc<Self>, ended: &Ended) -> Loop {
         let limits = self.config().crash_loop.clone();
-        let (at, again, deaths) = {
+        let (at, lost, again, deaths) = {
             let mut inner = self.inner();
             let Some(running) = inner.slots.get_mut(&ended.slot) else {
                 return Loop::No;
@@ -66,7 +66,8 @@ impl Site {
                 served: one.up.take().map_or(Duration::ZERO, |up| up.elapsed()),
                 jitter: fastrand::f64(),
             };
-            (at, one.backoff.died(death, &limits), one.backoff.deaths())
+            let again = one.backoff.died(death, &limits);
+            (at, one.process.clone(), again, one.backoff.deaths())
         };
         let release = at.release_of(&self.name);
         warn!(%release, instance = ended.instance, exit = %ended.exit, pause = ?again.pause,
@@ -89,7 +90,7 @@ impl Site {
         let (site, slot, instance) = (self.clone(), ended.slot, ended.instance);
         self.spawn(async move {
             tokio::time::sleep(again.pause).await;
-            site.renew(slot, instance, Loss::Exited).await;
+            site.renew(slot, instance, &lost, Loss::Exited).await;
         });
         again.crash_loop
     }
@@ -138,25 +139,31 @@ impl Site {
         let site = self.clone();
         self.spawn(async move {
             process.stop(site.config().stop_timeout).await;
-            site.renew(slot, instance, loss).await;
+            site.renew(slot, instance, &process, loss).await;
         });
         true
     }
 
-    /// Start an instance again at its place, prove it, and let it serve.
-    async fn renew(self: Arc<Self>, slot: Slot, instance: usize, loss: Loss) {
-        let (at, address, place) = {
-            let inner = self.inner();
-            let Some(running) = inner.slots.get(&slot) else {
+    /// Start an instance again at its place, instead of the process that it has lost, prove it, and
+    /// let it serve. Nothing where it is to have no other, or has one already: each process has one
+    /// that follows it.
+    async fn renew(self: Arc<Self>, slot: Slot, instance: usize, lost: &Process, loss: Loss) {
+        let is_due = |one: &&mut Instance| one.process.is(lost) && one.state.is_due();
+        let (at, address, place, start_ends) = {
+            let mut inner = self.inner();
+            let Some(running) = inner.slots.get_mut(&slot) else {
                 return;
             };
-            let Some(one) = running.instances.get(instance) else {
+            let start_ends = running.starts.token();
+            let at = running.at;
+            let Some(one) = running.instances.get_mut(instance).filter(is_due) else {
                 return;
             };
             if let Err(cause) = one.place.clear() {
                 warn!(service = %self.name, %slot, instance, %cause, "a socket cannot be removed");
             }
-            (running.at, one.place.address().clone(), one.place.again())
+            let address = one.place.address().clone();
+            (at, address, one.place.again(), start_ends)
         };
         let spec = self.spec(at, instance, &place);
         let started = match spec {
@@ -171,12 +178,17 @@ impl Site {
             Err(why) => {
                 let release = at.release_of(&self.name);
                 error!(%release, instance, %why, "cannot start a serving process again");
-                if let Some(running) = self.inner().slots.get_mut(&slot)
-                    && let Some(one) = running.instances.get_mut(instance)
                 {
+                    let mut inner = self.inner();
+                    let running = inner.slots.get_mut(&slot);
+                    let one = running.and_then(|running| running.instances.get_mut(instance));
+                    let Some(one) = one.filter(is_due) else {
+                        return;
+                    };
                     one.state = State::Dead;
                     one.health = Health::because(why.to_string());
                 }
+                drop(start_ends);
                 // As if it had died at once: the service's task asks for the next try.
                 let ended = Ended {
                     slot,
@@ -195,7 +207,7 @@ impl Site {
                 .slots
                 .get_mut(&slot)
                 .and_then(|running| running.instances.get_mut(instance));
-            one.map(|one| {
+            one.filter(is_due).map(|one| {
                 one.process = process.clone();
                 one.spec = spec.clone();
                 one.state = State::Starting;
@@ -214,6 +226,7 @@ impl Site {
             process.stop(Duration::ZERO).await;
             return;
         };
+        drop(start_ends);
         self.watch(slot, instance, started.process.clone());
         self.means.metrics.restarted(&self.name, loss);
         self.let_serve(slot, instance, &started).await;
@@ -237,8 +250,9 @@ impl Site {
         )
         .await;
         match proved {
+            // It has ended since, or is to end: that is heard of by itself.
+            Ok(_) if !self.proved(slot, instance, &started.process) => {}
             Ok(_) => {
-                self.proved(slot, instance);
                 self.stirred.notify_waiters();
                 info!(service = %self.name, %slot, instance, "a process serves again");
                 if let Some(at) = self.at(slot) {
@@ -320,7 +334,7 @@ impl Site {
                 .get_mut(&slot)
                 .and_then(|running| running.instances.get_mut(instance));
             let Some(one) = one else { return };
-            if one.state != State::Up || one.process.pid() != started.process.pid() {
+            if one.state != State::Up || !one.process.is(&started.process) {
                 // Another one meanwhile: this answer is not its own.
                 return;
             }
