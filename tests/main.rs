@@ -3,6 +3,7 @@
 
 mod activation;
 mod api;
+mod chaos;
 mod cli;
 mod confines;
 mod data;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::daemon::web;
 use crate::support::eventually::within;
 use crate::support::program::send;
-use crate::support::status::Status;
+use crate::support::rest::{apps, at_rest};
 use crate::support::{Daemon, eventually, leftovers};
 use rustix::process::Signal;
 
@@ -96,40 +96,10 @@ fn deploy(daemon: &Daemon, story: Story) {
     daemon.try_deploy(&path, story.args);
 }
 
-/// Exactly one release runs, with as many processes as it should, and none is under way.
-fn is_at_rest(daemon: &Daemon) -> bool {
-    let ran = daemon.hotctl(["status", "--json"]);
-    if !ran.status.success() {
-        // It has died in this moment.
-        return false;
-    }
-    let status = ran.json::<Status>();
-    let web = status.service("web");
-    web.deployment.is_none()
-        && web.running.len() == 1
-        && web
-            .running
-            .iter()
-            .all(|it| it.role == "live" && it.instances.iter().all(|one| one.state == "up"))
-        && apps(daemon).len()
-            == web
-                .running
-                .iter()
-                .map(|it| it.instances.len().max(1))
-                .sum::<usize>()
-}
-
-/// The app's own processes.
-fn apps(daemon: &Daemon) -> Vec<u32> {
-    let all = leftovers::processes(daemon.folder()).into_iter();
-    let apps = all.filter(|it| !it.line.starts_with("hotctl") && !it.line.contains("/hotctl "));
-    apps.map(|it| it.pid).collect()
-}
-
 fn points(story: Story) -> Vec<Point> {
     let daemon = at_the_start(story);
     deploy(&daemon, story);
-    eventually("it is at rest", || is_at_rest(&daemon));
+    eventually("it is at rest", || at_rest(&daemon).is_some());
     let passed = fs::read_to_string(folder(&daemon).join("passed")).unwrap();
     let mut times: BTreeMap<&str, usize> = BTreeMap::new();
     let points = passed.lines().map(|name| {
@@ -149,7 +119,7 @@ fn dies_at(story: Story, (name, times): &Point) -> Option<Duration> {
     deploy(&daemon, story);
     // What comes after the end of the command has its time, too.
     eventually("it has died or is at rest", || {
-        daemon.has_ended() || is_at_rest(&daemon)
+        daemon.has_ended() || at_rest(&daemon).is_some()
     });
     within(Duration::from_secs(2), || daemon.has_ended().then_some(()));
     let has_died = daemon.has_ended();
@@ -174,7 +144,7 @@ fn dies_at(story: Story, (name, times): &Point) -> Option<Duration> {
     let took = began.elapsed();
     assert!(answer == "v1\n" || answer == "v2\n", "{about}: {answer:?}");
     eventually(&format!("{about}: it comes to rest"), || {
-        is_at_rest(&daemon)
+        at_rest(&daemon).is_some()
     });
     let live = daemon.live();
     let answer = daemon.get("/").text();

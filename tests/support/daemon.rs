@@ -162,6 +162,11 @@ impl Daemon {
         self.successor = Some(pid);
     }
 
+    /// This process is it now.
+    pub fn is_now(&mut self, pid: u32) {
+        self.successor = (pid != self.child.id()).then_some(pid);
+    }
+
     /// Whether its process is there no more.
     fn is_gone(&mut self) -> bool {
         match self.successor {
@@ -314,6 +319,7 @@ impl Daemon {
             "it still runs"
         );
         self.child = serve(self.folder.path(), &self.through, self.held.as_ref());
+        self.successor = None;
         self.answers();
     }
 

@@ -4,6 +4,7 @@
 // Each of the programs that include this uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod chaos;
 pub mod daemon;
 pub mod eventually;
 pub mod http;
@@ -12,6 +13,7 @@ pub mod leftovers;
 pub mod load;
 pub mod outcomes;
 pub mod program;
+pub mod rest;
 pub mod sample;
 pub mod status;
 pub mod websocket;
