@@ -1,6 +1,7 @@
 //! What the machine can do to hotctl, by real means: damaged state, a full disk, no descriptors. What
 //! serves goes on, and what cannot be done is said.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -430,4 +431,59 @@ fn a_disk_that_does_not_answer_holds_up_nobody_but_who_needs_it() {
     restart.wait().exits(0);
     load.wait_for(50);
     load.finish().assert_none_failed();
+}
+
+/// Debian's `faketime`: where it has put its library.
+fn false_clock() -> PathBuf {
+    let folders = fs::read_dir("/usr/lib").unwrap().flatten();
+    let mut found = folders.map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"));
+    let found = found.find(|path| path.exists());
+    found.expect("faketime is not installed, and this test needs it")
+}
+
+#[test]
+fn a_clock_that_is_set_back_or_forward_ends_nothing_and_hurries_nothing() {
+    let outside = tempfile::tempdir().unwrap();
+    let clock = outside.path().join("clock");
+    let set = |to: &str| fs::write(&clock, to).unwrap();
+    set("+0");
+    let preload = format!("LD_PRELOAD={}", false_clock().display());
+    let file = format!("FAKETIME_TIMESTAMP_FILE={}", clock.display());
+    let plain = ["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"];
+    let through = ["env", &preload, &file, plain[0], plain[1]];
+    let config = web("keep_warm = \"0s\"\nrecycle = \"1h\"\ninstances = 2");
+    let mut daemon = Daemon::start_through(&through, &config, &[]);
+    daemon.deploy("v0", &[]);
+    let load = Load::of_everything(daemon.listen());
+    load.expect(&["v0"]);
+    for (turn, to) in ["-400d", "+400d", "-1d", "+0"].into_iter().enumerate() {
+        let (from, next) = (format!("v{turn}"), format!("v{}", turn + 1));
+        let before = daemon.live().pid;
+        set(to);
+        load.wait_for(100);
+        assert_eq!(
+            daemon.live().pid,
+            before,
+            "{to}: its processes were replaced"
+        );
+        load.flipping(&from, &next, || daemon.deploy(&next, &[]));
+        load.wait_for(100);
+        for view in ["status", "history", "releases", "events"] {
+            daemon.hotctl([view]).exits(0);
+        }
+    }
+    // It did see that clock: its own log tells of years apart.
+    let log = daemon.log();
+    let years: BTreeSet<&str> = log.lines().filter_map(|line| line.get(..4)).collect();
+    assert!(years.len() > 2, "{years:?}");
+    let outcomes = load.finish();
+    println!("a clock that jumps by 400 days: {outcomes}");
+    outcomes.assert_none_failed();
+    // What the next daemon finds is as old as it is, whatever the clock says.
+    let before = daemon.live().pid;
+    set("+400d");
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(daemon.live().pid, before);
+    assert_eq!(daemon.metric("hotctl_renewals_total", &[]), 0.0);
 }
