@@ -10,6 +10,7 @@ use rustix::net::{SocketType, sockopt};
 
 use crate::fault::Fault;
 use crate::sys;
+use crate::upgrade::PROTOCOL;
 
 /// How many descriptors are passed on, from 3 on.
 pub const LISTEN_FDS: &str = "LISTEN_FDS";
@@ -63,7 +64,13 @@ impl Inherited {
     pub fn take() -> Result<Self, Fault> {
         let var = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let giver = match var(UPGRADE) {
-            Some(_) => Giver::Predecessor,
+            Some(protocol) if protocol == PROTOCOL => Giver::Predecessor,
+            Some(protocol) => {
+                return Err(Fault::config(format!(
+                    "upgrade: the hotctl that is to be replaced speaks protocol {protocol}, and this one {PROTOCOL}"
+                ))
+                .hint("upgrade to a version in between first, or stop that one and start this one: with `on_exit = \"keep\"` apps go on meanwhile"));
+            }
             None => Giver::Activator,
         };
         let nothing = Self {
