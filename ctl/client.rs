@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use reqwest::{Body, Method, Response};
@@ -9,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::api::Refusal;
+use crate::api::{Refusal, Status};
 use crate::cli::Places;
 use crate::fault::Fault;
 use crate::places::{self, Whereabouts};
@@ -19,6 +20,9 @@ const CHUNK: usize = 256 * 1024;
 
 /// What the command line calls itself, before its version.
 pub const AGENT: &str = "hotctl/";
+
+/// How long who follows something waits for the next daemon.
+const NEXT: Duration = Duration::from_secs(10);
 
 /// The header by which a daemon says that another has taken its place.
 pub const REPLACED: &str = "x-hotctl-replaced";
@@ -85,6 +89,22 @@ impl Client {
             http,
             socket: socket.to_owned(),
         })
+    }
+
+    /// The next daemon at the same socket, when this one has ended or was replaced; none within 10 s.
+    pub async fn next_daemon(&self) -> Option<Self> {
+        let answers = async {
+            loop {
+                // A daemon that is being replaced accepts on, but only to say so.
+                if let Ok(next) = Self::at(&self.socket)
+                    && next.get::<Status>("/v1/status").await.is_ok()
+                {
+                    return next;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(NEXT, answers).await.ok()
     }
 
     /// Ask for a value.

@@ -23,14 +23,15 @@ const CHUNK: u64 = 64 * 1024;
 /// How many lines are given when none are asked for.
 const LINES: usize = 100;
 
-/// What `query` asks for.
+/// What `query` asks for; what is followed ends with `over`.
 pub fn lines(
     site: Arc<Site>,
     query: LogsQuery,
+    over: impl Future<Output = ()> + Send + 'static,
 ) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
     // Four chunks may lie unread; the reading waits, the app does not notice.
     let (send, receive) = mpsc::channel(4);
-    tokio::spawn(feed(site, query, send));
+    tokio::spawn(feed(site, query, over, send));
     stream::unfold(receive, |mut receive| async move {
         receive.recv().await.map(|chunk| (Ok(chunk), receive))
     })
@@ -82,7 +83,12 @@ fn places(paths: &[PathBuf]) -> Vec<Place> {
     paths.iter().enumerate().map(place).collect()
 }
 
-async fn feed(site: Arc<Site>, query: LogsQuery, send: mpsc::Sender<Bytes>) {
+async fn feed(
+    site: Arc<Site>,
+    query: LogsQuery,
+    over: impl Future<Output = ()>,
+    send: mpsc::Sender<Bytes>,
+) {
     let wanted = query.lines.unwrap_or(LINES);
     let mut now = current(&site, query.release);
     let mut open = places(&now);
@@ -100,16 +106,21 @@ async fn feed(site: Arc<Site>, query: LogsQuery, send: mpsc::Sender<Bytes>) {
     if !query.follow {
         return;
     }
+    let mut over = std::pin::pin!(over);
     loop {
-        tokio::select! {
+        let is_over = tokio::select! {
             () = send.closed() => return,
-            () = tokio::time::sleep(LOOK) => {}
-        }
+            () = &mut over => true,
+            () = tokio::time::sleep(LOOK) => false,
+        };
         let newest = current(&site, query.release);
         for place in &mut open {
             if drain(place, &send).await.is_err() {
                 return;
             }
+        }
+        if is_over {
+            return;
         }
         if newest != now && !newest.is_empty() {
             let known = std::mem::replace(&mut open, places(&newest));

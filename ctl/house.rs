@@ -198,6 +198,13 @@ impl House {
         *self.steering.borrow() == Steering::Replaced
     }
 
+    /// Resolves when another process steers.
+    pub async fn replaced(&self) {
+        let mut steering = self.steering.subscribe();
+        // An error would be its sender gone, with us.
+        let _ = steering.wait_for(|who| *who == Steering::Replaced).await;
+    }
+
     /// Who steers, once that is settled.
     pub async fn steering(&self) -> Steering {
         let mut steering = self.steering.subscribe();

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::daemon::web;
 use crate::support::load::Plan;
-use crate::support::program::{lives, send};
+use crate::support::program::{self, lives, send};
 use crate::support::{Class, Daemon, Load, eventually};
 
 #[test]
@@ -228,4 +228,47 @@ fn a_release_is_not_ended_while_the_daemon_before_has_requests_on_it() {
     let outcomes = load.finish();
     println!("recreate after an upgrade: {outcomes}");
     outcomes.assert_none_failed();
+}
+
+#[test]
+fn who_follows_events_or_logs_goes_on_with_the_next_daemon() {
+    let mut daemon = Daemon::of_web("keep_warm = \"0s\"");
+    daemon.deploy("v0", &[]);
+    let mut events = daemon.alongside(["events", "-f"]);
+    let mut logs = daemon.alongside(["logs", "-f"]);
+    events.until_it_says("web@1 settled");
+    logs.until_it_says("listening on");
+    daemon.upgrade(&[]);
+    daemon.deploy("v1", &[]);
+    events.until_it_says("web@2 settled");
+    eventually("both apps are heard", || {
+        logs.stdout().matches("listening on").count() == 2
+    });
+    let told = events.stdout();
+    let numbers = told
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap());
+    let numbers: Vec<u64> = numbers.map(|number| number.parse().unwrap()).collect();
+    let all: Vec<u64> = (1..=numbers.len() as u64).collect();
+    assert_eq!(numbers, all, "each once, none left out\n{told}");
+    // The same where it dies and is started again.
+    daemon.kill();
+    daemon.start_again();
+    events.until_it_says(&format!("serves, pid {}", daemon.pid()));
+    assert!(!events.has_ended() && !logs.has_ended());
+    // And where there is none any more, that is said.
+    daemon.stop();
+    events.wait().exits(3).says("broke");
+    logs.wait().exits(3);
+}
+
+#[test]
+fn who_speaks_another_protocol_of_upgrades_is_told_so() {
+    let daemon = Daemon::of_web("");
+    let config = daemon.folder().join("hotctl.toml");
+    let mut serve = daemon.command(["serve", "--config", config.to_str().unwrap()]);
+    let ran = program::run(serve.env("HOTCTL_UPGRADE", "9"));
+    ran.exits(2)
+        .says("speaks protocol 9, and this one 1")
+        .says("try: ");
 }

@@ -9,7 +9,7 @@ use crate::api::{
 };
 use crate::cli::{self, Form, LogsOf};
 use crate::client::{self, Client, Lines};
-use crate::fault::Fault;
+use crate::fault::{Exit, Fault};
 use crate::print::{self, Reader};
 
 /// With how many events following them begins.
@@ -81,26 +81,33 @@ pub async fn logs(client: &Client, asked: &cli::Logs, form: Form) -> Result<(), 
         }
         Some(LogsOf::Release(id)) => (Some(&id.service), Some(id.number)),
     };
-    let query = LogsQuery {
+    let mut query = LogsQuery {
         lines: Some(asked.lines),
         follow: asked.follow,
         release,
     };
     let service = service(client, named).await?;
-    let path = with_query(&format!("/v1/services/{service}/logs"), &query)?;
-    let answer = client.stream(&path).await?;
-    if form == Form::Words {
-        return client::copy_to_stdout(client, answer).await;
-    }
+    let path = format!("/v1/services/{service}/logs");
     let release = release.map(|number| ReleaseId { service, number });
-    each_line(client, answer, |line| {
+    let as_json = |line| {
         serde_json::to_string(&LogLine {
             release: release.clone(),
             line,
         })
         .map_err(|cause| Fault::failed(cause.to_string()))
-    })
-    .await
+    };
+    let mut answer = client.stream(&with_query(&path, &query)?).await?;
+    loop {
+        let told = match form {
+            Form::Words => client::copy_to_stdout(client, answer).await,
+            Form::Json => each_line(client, answer, as_json).await,
+        };
+        let Some(next) = next_daemon(client, asked.follow, &told).await else {
+            return told;
+        };
+        query.lines = Some(0);
+        answer = next.stream(&with_query(&path, &query)?).await?;
+    }
 }
 
 /// `hotctl events`.
@@ -109,21 +116,41 @@ pub async fn events(client: &Client, asked: &cli::Events, form: Form) -> Result<
         Some(named) => Some(service(client, Some(named)).await?),
         None => None,
     };
-    let query = EventsQuery {
+    let mut query = EventsQuery {
         after: asked.after,
         last: asked.last.or_else(|| asked.follow.then_some(RECENT)),
         service,
         follow: asked.follow,
     };
-    let answer = client.stream(&with_query("/v1/events", &query)?).await?;
-    each_line(client, answer, |line| match form {
-        Form::Json => Ok(line),
-        Form::Words => serde_json::from_str::<EventLine>(&line)
-            .map(|event| print::event_line(&event))
-            // Of a newer daemon: better as it is than not at all.
-            .or(Ok(line)),
-    })
-    .await
+    let mut last = None;
+    let mut answer = client.stream(&with_query("/v1/events", &query)?).await?;
+    loop {
+        let told = each_line(client, answer, |line| {
+            let event = serde_json::from_str::<EventLine>(&line);
+            if let Ok(EventLine::Event(event)) = &event {
+                last = Some(event.number);
+            }
+            Ok(match (form, event) {
+                (Form::Words, Ok(event)) => print::event_line(&event),
+                // Of a newer daemon: better as it is than not at all.
+                (Form::Words, Err(_)) | (Form::Json, _) => line,
+            })
+        })
+        .await;
+        let Some(next) = next_daemon(client, asked.follow, &told).await else {
+            return told;
+        };
+        query.after = last.or(query.after);
+        answer = next.stream(&with_query("/v1/events", &query)?).await?;
+    }
+}
+
+/// Where the daemon has ended that was followed: the next one.
+async fn next_daemon(client: &Client, follows: bool, told: &Result<(), Fault>) -> Option<Client> {
+    match told {
+        Err(fault) if follows && fault.exit == Exit::Unreachable => client.next_daemon().await,
+        _ => None,
+    }
 }
 
 /// Print what becomes of each line, until the answer ends or nobody reads any more.

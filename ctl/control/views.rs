@@ -1,15 +1,16 @@
 //! What the control API shows: status, releases, deployments, events, output. Changes nothing.
 
 use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{Stream, StreamExt as _, stream};
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::gate::{Gate, Notice};
 use hotctl_deploy::machine::Phase;
@@ -124,10 +125,12 @@ pub(super) async fn logs(
         )
         .hint(format!("hotctl releases {service}")));
     }
-    let lines = follow::lines(site, query);
+    let follower = house.clone();
+    let over = async move { follower.replaced().await };
+    let lines = follow::lines(site, query, over);
     Ok((
         [("content-type", "text/plain; charset=utf-8")],
-        Body::from_stream(lines),
+        Body::from_stream(broken_off(house, lines)),
     )
         .into_response())
 }
@@ -152,15 +155,36 @@ pub(super) async fn events(
         .or_else(|| query.last.map(|last| newest.saturating_sub(last)))
         .unwrap_or(0);
     let reader = house.means.journal.after(after, query.service);
-    let lines = stream::unfold(reader, move |mut reader| async move {
-        let lines = if query.follow {
-            reader.follow().await?
-        } else {
-            reader.next().await?
-        };
-        Some((Ok::<_, Infallible>(lines), reader))
+    let follower = house.clone();
+    let lines = stream::unfold(reader, move |mut reader| {
+        let house = follower.clone();
+        async move {
+            let lines = match query.follow {
+                true => tokio::select! {
+                    lines = reader.follow() => lines?,
+                    () = house.replaced() => return None,
+                },
+                false => reader.next().await?,
+            };
+            Some((Ok(lines), reader))
+        }
     });
-    Ok(ndjson(Body::from_stream(lines)))
+    Ok(ndjson(Body::from_stream(broken_off(house, lines))))
+}
+
+/// What ends because another hotctl steers does not end as if it were whole: whoever reads it goes on
+/// there.
+fn broken_off(
+    house: Arc<House>,
+    lines: impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let end = stream::once(async move { house.is_replaced() });
+    let end = end.filter_map(|replaced| async move {
+        replaced.then(|| Err(io::Error::other("another hotctl serves")))
+    });
+    lines
+        .map(|line| line.map_err(|never| match never {}))
+        .chain(end)
 }
 
 /// What runs where.
