@@ -41,6 +41,7 @@ use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::StateFolder;
+use crate::upgrade::Serving;
 use slot::Running;
 
 pub use renew::Renewal;
@@ -62,6 +63,8 @@ pub struct Means {
     pub cgroups: Option<PathBuf>,
     /// Whether the hotctl that was replaced still finishes requests, on releases that are live.
     pub predecessor: watch::Sender<bool>,
+    /// Who gets requests, as long as it does: what it still has follows.
+    pub serving: watch::Sender<BTreeMap<ServiceName, Serving>>,
     /// How many shards the switch has; pools are made alike.
     pub shards: NonZeroUsize,
 }

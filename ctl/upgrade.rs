@@ -6,11 +6,13 @@
 mod predecessor;
 mod successor;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use hotctl_config::names::Percent;
+use hotctl_config::names::{Percent, ReleaseId, ServiceName};
+use hotctl_config::{Address, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -61,8 +63,39 @@ enum Word {
     Busy,
     /// The new one: every service is taken up.
     Ready,
+    /// The new one: who gets the requests of a service now. Where the other still has some, they go
+    /// there.
+    Serves(Serving),
     /// The new one: it ends.
     Failed { error: String, hint: Option<String> },
+}
+
+/// Who gets the requests of a service; nobody for a moment where there is no address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serving {
+    pub release: ReleaseId,
+    pub slot: Slot,
+    pub addresses: Vec<Address>,
+}
+
+/// Send what requests are still here where the hotctl that has taken over sends its own. `followed`:
+/// the services that it has spoken of before.
+pub fn follow(house: &House, followed: &mut BTreeSet<ServiceName>, serving: Serving) {
+    let service = serving.release.service.clone();
+    let resident = house.residents().into_iter();
+    let mut resident = resident.filter(|it| it.site.name == service);
+    let Some(site) = resident.next().map(|it| it.site) else {
+        return;
+    };
+    // Whoever was here before us, and still has requests, hears of it through us.
+    house.means.serving.send_modify(|all| {
+        all.insert(service.clone(), serving.clone());
+    });
+    // As a rule nothing has changed by the upgrade itself.
+    let is_same = followed.insert(service.clone()) && site.serves().as_ref() == Some(&serving);
+    if !is_same && let Err(unknown) = site.send_to(serving) {
+        error!(%service, %unknown, "requests that are left here do not follow");
+    }
 }
 
 /// Let another hotctl take the place of this one.

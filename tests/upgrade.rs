@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::daemon::web;
+use crate::support::http;
 use crate::support::load::Plan;
 use crate::support::program::{self, lives, send};
 use crate::support::{Class, Daemon, Load, eventually};
@@ -271,4 +272,27 @@ fn who_speaks_another_protocol_of_upgrades_is_told_so() {
     ran.exits(2)
         .says("speaks protocol 9, and this one 1")
         .says("try: ");
+}
+
+/// What waits in the old one would else wait for processes that it does not see any more.
+#[test]
+fn requests_that_wait_at_an_upgrade_go_where_the_next_daemon_sends_its_own() {
+    let mut daemon = Daemon::of_web("keep_warm = \"0s\"\npark = { max = 100, time = \"20s\" }");
+    daemon.deploy("v0", &[]);
+    daemon.hotctl(["pause", "web"]).exits(0);
+    let to = daemon.listen();
+    let waiting: Vec<_> = (0..4)
+        .map(|_| std::thread::spawn(move || http::get(to, "/")))
+        .collect();
+    eventually("they wait", || {
+        daemon.metric("hotctl_parked_requests", &[]) == 4.0
+    });
+    daemon.upgrade(&[]);
+    // Another release, at another address, in a process that the old one never knew.
+    daemon.deploy("v1", &[]);
+    daemon.hotctl(["resume", "web"]).exits(0);
+    for waiting in waiting {
+        let answer = waiting.join().unwrap();
+        assert_eq!(answer.text(), "v1\n", "{answer}");
+    }
 }

@@ -116,6 +116,7 @@ pub fn boot(
         state,
         cgroups,
         predecessor: watch::Sender::new(predecessor.is_some()),
+        serving: watch::Sender::default(),
         shards: threads,
     });
     Ok(Booted {

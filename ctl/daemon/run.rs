@@ -1,6 +1,6 @@
 //! Runs what was booted until a signal ends it: requests are answered first, apps end last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,10 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         let (proxy, stages, means) = (proxy.clone(), stages.clone(), means.clone());
         accepting.spawn(async move { proxy.serve_passed(arriving, stages).await });
         // Ends with the predecessor, or with us.
-        tokio::spawn(async move { arrivals.receive(arrive, &means.predecessor).await });
+        let serving = means.serving.subscribe();
+        tokio::spawn(async move {
+            arrivals.receive(arrive, &means.predecessor, serving).await;
+        });
     }
     let mut listen = Vec::new();
     for listener in http {
@@ -218,7 +221,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     };
     // Nobody is to be taken in by a socket that nobody accepts from.
     drop(held);
-    if let Some(successor) = successor {
+    if let Some(mut successor) = successor {
         leave.cancel();
         drop(admin);
         socket.leave();
@@ -230,7 +233,9 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         proxy.passes_to(way);
         let _ = stage.send(Stage::Passing);
         let within = house.configured.now().shutdown_timeout;
-        let finished = successor.see_off(all_of(&mut accepting), leaving);
+        let mut followed = BTreeSet::new();
+        let follow = |serving| upgrade::follow(&house, &mut followed, serving);
+        let finished = successor.see_off(all_of(&mut accepting), leaving, follow);
         finish(finished, within, &mut signals).await;
         // Answers to the command line are short; who follows something follows the other now.
         let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;

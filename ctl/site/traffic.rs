@@ -7,11 +7,12 @@ use hotctl_config::Slot;
 use hotctl_deploy::gate::{Gate, Notice};
 use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::{Deployment, Placement};
-use hotctl_proxy::{Closed, Limits, Pool, Split};
+use hotctl_proxy::{Closed, Limits, Pool, Split, Standing, UnknownService};
 use tracing::error;
 
 use super::slot::Running;
 use super::{Inner, Site};
+use crate::upgrade::Serving;
 
 impl Site {
     /// Give traffic to whom the record says, in one publication. Who has it again is not drained
@@ -19,6 +20,14 @@ impl Site {
     pub fn publish(&self) {
         let mut inner = self.inner();
         let split = self.split(&mut inner);
+        if *self.means.predecessor.borrow()
+            && let Some(serving) = self.serving_by(&inner, &split)
+        {
+            let service = self.name.clone();
+            self.means.serving.send_if_modified(|all| {
+                all.insert(service, serving.clone()).as_ref() != Some(&serving)
+            });
+        }
         // A worker has no routes.
         if self.config().http
             && let Err(unknown) = self.means.switch.split(&self.name, split)
@@ -42,6 +51,50 @@ impl Site {
         if serving {
             self.publish();
         }
+    }
+
+    /// Who gets its requests now; none where they are refused.
+    pub fn serves(&self) -> Option<Serving> {
+        let mut inner = self.inner();
+        let split = self.split(&mut inner);
+        self.serving_by(&inner, &split)
+    }
+
+    fn serving_by(&self, inner: &Inner, split: &Split) -> Option<Serving> {
+        let live = inner.ledger.live?;
+        let (release, slot, addresses) = match split {
+            Split::Closed(_) => return None,
+            Split::Parked(_) => (live.release_of(&self.name), live.slot, Vec::new()),
+            Split::Live { live, .. } => {
+                let all = live.addresses().enumerate();
+                let up = all.filter(|(n, _)| live.standing(*n) == Some(Standing::Up));
+                let addresses = up.map(|(_, address)| address.clone());
+                (live.release().clone(), live.slot(), addresses.collect())
+            }
+        };
+        Some(Serving {
+            release,
+            slot,
+            addresses,
+        })
+    }
+
+    /// Give traffic to whom another hotctl gives it, which steers.
+    ///
+    /// # Errors
+    /// If the routes do not know the service.
+    pub fn send_to(&self, serving: Serving) -> Result<(), UnknownService> {
+        let split = match serving.addresses.split_first() {
+            None => self.parked_split(),
+            Some((first, more)) => {
+                self.means.traffic.release_begins(&serving.release);
+                let first = first.clone();
+                let shards = self.means.shards;
+                let pool = Pool::new(serving.release, serving.slot, first, more, shards);
+                Split::all(pool)
+            }
+        };
+        self.means.switch.split(&self.name, split)
     }
 
     /// How many requests wait for it now.

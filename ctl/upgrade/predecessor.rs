@@ -1,15 +1,18 @@
 //! The hotctl that is being replaced, as the new one sees it.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
+use hotctl_config::names::ServiceName;
 use hotctl_proxy::{PassSocket, Passed};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, warn};
 
-use super::Word;
+use super::{Serving, Word};
 use crate::daemon::inherit::{Inherited, name};
 use crate::fault::Fault;
 
@@ -99,9 +102,40 @@ impl Predecessor {
     }
 }
 
+/// Tell who serves, and whenever that is somebody else.
+async fn tell(
+    mut line: OwnedWriteHalf,
+    mut serving: watch::Receiver<BTreeMap<ServiceName, Serving>>,
+) {
+    let mut known = BTreeMap::new();
+    serving.mark_changed();
+    while serving.changed().await.is_ok() {
+        let now = serving.borrow_and_update().clone();
+        for (service, serving) in &now {
+            if known.get(service) == Some(serving) {
+                continue;
+            }
+            let mut text = serde_json::to_vec(&Word::Serves(serving.clone())).unwrap_or_default();
+            text.push(b'\n');
+            if let Err(cause) = line.write_all(&text).await {
+                debug!(%cause, "the hotctl that was replaced does not listen");
+                break;
+            }
+        }
+        known = now;
+    }
+    // Whether it is still there is not seen by this.
+    std::future::pending().await
+}
+
 impl Arrivals {
-    /// Send on what is passed, and say when it has left. Until both is over.
-    pub async fn receive(self, to: mpsc::UnboundedSender<Passed>, here: &watch::Sender<bool>) {
+    /// Send on what is passed, tell it who serves, and say when it has left. Until all is over.
+    pub async fn receive(
+        self,
+        to: mpsc::UnboundedSender<Passed>,
+        here: &watch::Sender<bool>,
+        serving: watch::Receiver<BTreeMap<ServiceName, Serving>>,
+    ) {
         let connections = async {
             let pass = match PassSocket::from_fd(self.pass) {
                 Ok(pass) => pass,
@@ -118,9 +152,14 @@ impl Arrivals {
         let line = self.line;
         let leaves = async {
             let opened = line.set_nonblocking(true);
-            if let Ok(mut line) = opened.and_then(|()| tokio::net::UnixStream::from_std(line)) {
-                // It says nothing any more, so whatever comes is its end.
-                let _ = line.read(&mut [0]).await;
+            if let Ok(line) = opened.and_then(|()| tokio::net::UnixStream::from_std(line)) {
+                let (mut read, write) = line.into_split();
+                let mut end = [0];
+                tokio::select! {
+                    // It says nothing any more, so whatever comes is its end.
+                    _ = read.read(&mut end) => {}
+                    () = tell(write, serving) => {}
+                }
             }
             debug!("the hotctl that was replaced has left");
             here.send_replace(false);

@@ -17,7 +17,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::{PROTOCOL, Word};
+use super::{PROTOCOL, Serving, Word};
 use crate::daemon::inherit::{LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, UPGRADE, name};
 use crate::fault::Fault;
 use crate::socket::Socket;
@@ -217,9 +217,34 @@ impl Successor {
         }
     }
 
-    /// Send connections after it, until all that are here have come to their end.
+    /// Send connections after it, and what it says of services to `serves`, until all that are here
+    /// have come to their end.
     pub async fn see_off(
-        &self,
+        &mut self,
+        finished: impl Future<Output = ()>,
+        leaving: mpsc::UnboundedReceiver<Passed>,
+        mut serves: impl FnMut(Serving),
+    ) {
+        let Self { line, pass, .. } = self;
+        let mut lines = line.lines();
+        let heard = async {
+            while let Ok(Some(text)) = lines.next_line().await {
+                match serde_json::from_str(&text) {
+                    Ok(Word::Serves(serving)) => serves(serving),
+                    other => debug!(?other, "the hotctl that has taken over"),
+                }
+            }
+            // It has ended. What is here goes on all the same.
+            std::future::pending().await
+        };
+        tokio::select! {
+            () = Self::pass_on(pass, finished, leaving) => {}
+            () = heard => {}
+        }
+    }
+
+    async fn pass_on(
+        pass: &PassSocket,
         finished: impl Future<Output = ()>,
         mut leaving: mpsc::UnboundedReceiver<Passed>,
     ) {
@@ -236,7 +261,7 @@ impl Successor {
                 }
             };
             let Some(passed) = passed else { break };
-            if let Err((passed, cause)) = self.pass.send(passed).await {
+            if let Err((passed, cause)) = pass.send(passed).await {
                 debug!(%cause, peer = %passed.peer, "a connection cannot be passed on");
                 // Those that are left are told to close.
                 leaving.close();
