@@ -41,5 +41,7 @@ mod sys;
 mod testing;
 mod tree;
 pub mod warmup;
+pub mod watch;
 pub mod why;
 mod wire;
+mod without;

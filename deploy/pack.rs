@@ -8,21 +8,16 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
-
 use crate::pieces::{PieceWriter, pieces};
 use crate::refused::Refused;
 use crate::release::Upload;
+use crate::without::Without;
 use crate::{elf, sys};
 
 /// How long a file that is still being written is waited for.
 const WRITER: Duration = Duration::from_secs(2);
 /// How often it is looked whether it still is.
 const LOOK: Duration = Duration::from_millis(20);
-/// Never part of a release: history and secrets.
-const NEVER: [&str; 3] = [".git", ".env", IGNORE];
-/// A file of patterns in a folder that is to be deployed.
-const IGNORE: &str = ".hotctlignore";
 
 /// What is to be uploaded.
 pub struct Packed {
@@ -58,7 +53,7 @@ pub fn pack(path: &Path, ignore: &[String]) -> Result<Packed, Refused> {
         .into_owned();
     let meta = fs::metadata(&real).map_err(|cause| Refused::new(format!("{shown}: {cause}")))?;
     if meta.is_dir() {
-        let without = patterns(&real, ignore, &shown.to_string())?;
+        let without = Without::of(&real, ignore, &shown.to_string())?;
         return Ok(folder(real, without, name));
     }
     if !meta.is_file() {
@@ -149,32 +144,7 @@ fn changed(shown: &str) -> io::Error {
     ))
 }
 
-fn patterns(root: &Path, ignore: &[String], shown: &str) -> Result<Gitignore, Refused> {
-    let mut builder = GitignoreBuilder::new(root);
-    let mut add = |pattern: &str, place: String| match builder.add_line(None, pattern) {
-        Ok(_) => Ok(()),
-        Err(cause) => Err(Refused::new(format!("{place}: {cause}")).hint(
-            "patterns are those of .gitignore, such as \"*.log\", \"/target\" or \"!keep.log\"",
-        )),
-    };
-    for pattern in ignore {
-        add(pattern, format!("ignore {pattern:?}"))?;
-    }
-    let file = root.join(IGNORE);
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(cause) => return Err(Refused::new(format!("{shown}/{IGNORE}: {cause}"))),
-    };
-    for (number, line) in (1..).zip(text.lines()) {
-        add(line, format!("{shown}/{IGNORE}:{number}"))?;
-    }
-    builder
-        .build()
-        .map_err(|cause| Refused::new(format!("{shown}: its patterns: {cause}")))
-}
-
-fn folder(root: PathBuf, without: Gitignore, name: String) -> Packed {
+fn folder(root: PathBuf, without: Without, name: String) -> Packed {
     let (writer, reader) = pieces();
     // Ends when the folder is read, or the reader is gone.
     std::thread::spawn(move || tar(&Source { root, without }, writer));
@@ -188,7 +158,7 @@ fn folder(root: PathBuf, without: Gitignore, name: String) -> Packed {
 /// A folder, less what is left out of it.
 struct Source {
     root: PathBuf,
-    without: Gitignore,
+    without: Without,
 }
 
 fn tar(source: &Source, writer: PieceWriter) {
@@ -226,13 +196,10 @@ fn append(
         .map_err(|cause| named(&folder, cause))?;
     names.sort();
     for name in names {
-        if NEVER.iter().any(|never| name == *never) {
-            continue;
-        }
         let inside = inside.join(&name);
         let path = source.root.join(&inside);
         let meta = fs::symlink_metadata(&path).map_err(|cause| named(&path, cause))?;
-        if source.without.matched(&path, meta.is_dir()).is_ignore() {
+        if source.without.leaves_out(&path, meta.is_dir()) {
             continue;
         }
         let mut header = tar::Header::new_gnu();

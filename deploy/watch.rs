@@ -1,0 +1,416 @@
+//! What a build leaves at a path, looked after: each time it has changed and come to rest, that is
+//! told. Knows nothing of services; what is done with a change is decided elsewhere.
+//!
+//! A look at names, sizes and times decides whether there is something else than before; events only
+//! say when to look. So nothing that the system does not tell, or tells twice, makes a difference for
+//! longer than until the next look.
+
+mod debounce;
+mod ears;
+mod route;
+mod snapshot;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::refused::Refused;
+use crate::without::{IGNORE, Without};
+use debounce::Debounce;
+use ears::{Ears, Heard};
+use route::Route;
+use snapshot::Snapshot;
+
+/// How often it is looked where the system tells nothing.
+const POLL: Duration = Duration::from_millis(500);
+/// Where something is still being written, or cannot be read, how soon it is looked again.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// What to watch, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// A file, a folder, or a link to one, absolute; it may not be there yet.
+    pub path: PathBuf,
+    /// What is left out of a folder, beside its `.hotctlignore`; as in a deploy.
+    pub ignore: Vec<String>,
+    /// How long nothing may change before it counts as come to rest.
+    pub settle: Duration,
+    /// It is looked after so long in any case, where something changes on and on.
+    pub max_wait: Duration,
+    /// Whether it is told of each event why it counts or does not.
+    pub explain: Explain,
+}
+
+/// Whether events are explained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Explain {
+    /// Each.
+    Events,
+    /// None.
+    Nothing,
+}
+
+/// What is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It has begun: what is there now is where changes are counted from.
+    Begins {
+        /// Whether there is something.
+        found: Found,
+        /// How many folders are watched.
+        folders: usize,
+    },
+    /// Something else is there than before, and it has come to rest.
+    Changed {
+        /// Where, within what is watched; empty if that is a file.
+        paths: Vec<PathBuf>,
+    },
+    /// There is nothing any more.
+    Gone,
+    /// It is looked by the clock, for this reason.
+    Polls(Polling),
+    /// It is waited for whoever still writes this.
+    Waits(PathBuf),
+    /// It cannot be looked at now; it is tried again.
+    Cannot(String),
+    /// Why an event counts, or does not.
+    Explained(String),
+}
+
+/// Whether there is something to watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// There is.
+    Something,
+    /// It is waited for.
+    Nothing,
+}
+
+/// Why it is looked by the clock. `Display` is a sentence with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Polling {
+    /// No more folders may be watched.
+    Watches,
+    /// No more watchers may be opened.
+    Instances,
+    /// The file system of this name does not tell what changes.
+    Silent(&'static str),
+    /// The system's watcher does not work.
+    Broken(String),
+}
+
+impl fmt::Display for Polling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let every = POLL.as_millis();
+        match self {
+            Self::Watches => write!(
+                f,
+                "no more folders can be watched: looking every {every} ms (raise the sysctl fs.inotify.max_user_watches)"
+            ),
+            Self::Instances => write!(
+                f,
+                "no more watchers can be opened: looking every {every} ms (raise the sysctl fs.inotify.max_user_instances)"
+            ),
+            Self::Silent(name) => write!(
+                f,
+                "the file system ({name}) does not tell what changes: looking every {every} ms"
+            ),
+            Self::Broken(why) => write!(
+                f,
+                "changes cannot be watched ({why}): looking every {every} ms"
+            ),
+        }
+    }
+}
+
+/// A path that is watched, until this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    told: mpsc::Receiver<Told>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Watch {
+    /// Begin.
+    pub fn begin(plan: Plan) -> Self {
+        // Who does not listen for a while hears of the last changes all the same: sixteen may lie
+        // unread, the watcher waits then, and looks afterwards.
+        let (tell, told) = mpsc::channel(16);
+        let task = tokio::spawn(run(plan, tell));
+        Self {
+            told,
+            _task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// The next thing to be told. May be dropped and called again: nothing is lost.
+    pub async fn next(&mut self) -> Option<Told> {
+        self.told.recv().await
+    }
+
+    /// What is there to be told already.
+    pub fn ready(&mut self) -> Option<Told> {
+        self.told.try_recv().ok()
+    }
+}
+
+/// What is known of the path.
+struct Known {
+    route: Route,
+    without: Option<Without>,
+    snapshot: Snapshot,
+}
+
+/// A look at the path.
+struct Look {
+    ears: Ears,
+    seen: Result<Known, String>,
+}
+
+async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
+    let (ears, mut heard) = Ears::open();
+    let Some(Look { mut ears, seen }) = look(&plan, ears).await else {
+        return;
+    };
+    let mut known = match seen {
+        Ok(known) => known,
+        Err(why) => {
+            let _ = tell.send(Told::Cannot(why)).await;
+            Known {
+                route: Route::to(&plan.path),
+                without: None,
+                snapshot: Snapshot::default(),
+            }
+        }
+    };
+    let nearest = known.route.folders.iter().next_back().cloned();
+    if let Some(folder) = nearest {
+        ears.try_out(&folder, &mut heard).await;
+    }
+    let begins = Told::Begins {
+        found: match known.snapshot.is_empty() {
+            true => Found::Nothing,
+            false => Found::Something,
+        },
+        folders: ears.count(),
+    };
+    let mut debounce = Debounce::new(plan.settle, plan.max_wait);
+    // What was heard while that was tried out is not known.
+    debounce.stir(Instant::now());
+    let mut polls = None;
+    let mut waits = None;
+    let mut unsettled = None;
+    let mut told = tell.send(begins).await;
+    while told.is_ok() && !tell.is_closed() {
+        if ears.polling() != polls.as_ref()
+            && let Some(why) = ears.polling().cloned()
+        {
+            polls = Some(why.clone());
+            told = tell.send(Told::Polls(why)).await;
+            continue;
+        }
+        wait(&plan, &mut ears, &known, &mut heard, &mut debounce, &tell).await;
+        debounce.looked();
+        let Some(Look { ears: same, seen }) = look(&plan, ears).await else {
+            return;
+        };
+        ears = same;
+        let now = match seen {
+            Ok(now) => now,
+            Err(why) => {
+                debounce.stir(Instant::now() + AGAIN);
+                told = tell.send(Told::Cannot(why)).await;
+                continue;
+            }
+        };
+        let changed = now.snapshot.since(&known.snapshot);
+        if changed.is_empty() {
+            known.route = now.route;
+            known.without = now.without;
+            unsettled = None;
+            continue;
+        }
+        // Nobody says that it goes on: it has come to rest when two looks see the same.
+        if polls.is_some() && unsettled.as_ref() != Some(&now.snapshot) {
+            debounce.stir(Instant::now());
+            unsettled = Some(now.snapshot);
+            continue;
+        }
+        unsettled = None;
+        let root = now.route.end.clone().unwrap_or_default();
+        if let Some(open) = now.snapshot.first_open(&root, &changed) {
+            debounce.stir(Instant::now() + AGAIN);
+            let open = snapshot::within(&root, open);
+            if waits.as_ref() != Some(&open) {
+                waits = Some(open.clone());
+                told = tell.send(Told::Waits(open)).await;
+            }
+            continue;
+        }
+        waits = None;
+        let change = match now.snapshot.is_empty() {
+            true => Told::Gone,
+            false => Told::Changed {
+                paths: changed.into_iter().map(Path::to_path_buf).collect(),
+            },
+        };
+        known = now;
+        told = tell.send(change).await;
+    }
+}
+
+/// Look, away from the threads that serve, and watch every folder that is kept.
+async fn look(plan: &Plan, mut ears: Ears) -> Option<Look> {
+    let plan = plan.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        let seen = see(&plan, &mut ears).map_err(|refused| refused.text);
+        Look { ears, seen }
+    });
+    // Only where the runtime ends.
+    looked.await.ok()
+}
+
+fn see(plan: &Plan, ears: &mut Ears) -> Result<Known, Refused> {
+    let route = Route::to(&plan.path);
+    let shown = plan.path.display().to_string();
+    let mut wanted = route.folders.clone();
+    // Before it is read: what changes from here on is heard.
+    route.folders.iter().for_each(|folder| ears.watch(folder));
+    let without = match &route.end {
+        Some(end) if end.is_dir() => Some(Without::of(end, &plan.ignore, &shown)?),
+        _ => None,
+    };
+    let snapshot = match &route.end {
+        None => Ok(Snapshot::default()),
+        Some(end) => Snapshot::of(end, without.as_ref(), |folder| {
+            wanted.insert(folder.to_path_buf());
+            ears.watch(folder);
+        }),
+    };
+    let snapshot = snapshot.map_err(|cause| Refused::new(format!("{shown}: {cause}")))?;
+    ears.keep(&wanted);
+    Ok(Known {
+        route,
+        without,
+        snapshot,
+    })
+}
+
+/// Wait until it is time to look.
+async fn wait(
+    plan: &Plan,
+    ears: &mut Ears,
+    known: &Known,
+    heard: &mut mpsc::Receiver<Heard>,
+    debounce: &mut Debounce,
+    tell: &mpsc::Sender<Told>,
+) {
+    let poll = tokio::time::Instant::now() + POLL;
+    loop {
+        let polls = ears.polling().is_some();
+        let due = debounce.due();
+        tokio::select! {
+            Some(heard) = heard.recv() => {
+                if heard.lost {
+                    ears.distrust_all();
+                }
+                let why = known.judge(&heard);
+                if plan.explain == Explain::Events {
+                    let paths: Vec<String> =
+                        heard.paths.iter().map(|path| path.display().to_string()).collect();
+                    let text = format!("{}: {}: {}", paths.join(", "), heard.what, why.text());
+                    // Nobody reads any more: the next change finds out.
+                    let _ = tell.send(Told::Explained(text)).await;
+                }
+                if why == Verdict::Counts {
+                    if heard.moved {
+                        heard.paths.iter().for_each(|path| ears.distrust(path));
+                    }
+                    debounce.stir(Instant::now());
+                }
+            }
+            () = at(due) => return,
+            () = tokio::time::sleep_until(poll), if polls && due.is_none() => return,
+            () = tell.closed() => return,
+        }
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether an event is a reason to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Counts,
+    OnlyRead,
+    LeftOut,
+    Other,
+}
+
+impl Verdict {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Counts => "counts: it is looked whether there is something else now",
+            Self::OnlyRead => "does not count: nothing was written",
+            Self::LeftOut => "does not count: it is left out of what is deployed",
+            Self::Other => "does not count: it is not part of what is watched",
+        }
+    }
+}
+
+impl Known {
+    fn judge(&self, heard: &Heard) -> Verdict {
+        if !heard.counts {
+            return Verdict::OnlyRead;
+        }
+        if heard.lost || heard.paths.is_empty() {
+            return Verdict::Counts;
+        }
+        let verdicts = heard.paths.iter().map(|path| self.judge_path(path));
+        let verdicts: BTreeSet<u8> = verdicts.map(|verdict| verdict as u8).collect();
+        if verdicts.contains(&(Verdict::Counts as u8)) {
+            Verdict::Counts
+        } else if verdicts.contains(&(Verdict::LeftOut as u8)) {
+            Verdict::LeftOut
+        } else {
+            Verdict::Other
+        }
+    }
+
+    fn judge_path(&self, path: &Path) -> Verdict {
+        // The folder of a name tells of itself, too.
+        if self.route.names.contains(path) {
+            return Verdict::Counts;
+        }
+        let Some(end) = self
+            .route
+            .end
+            .as_deref()
+            .filter(|end| path.starts_with(end))
+        else {
+            return Verdict::Other;
+        };
+        let Some(without) = &self.without else {
+            return Verdict::Counts;
+        };
+        // What is left out says so itself, and that may have changed.
+        let is_ignore = path.file_name().is_some_and(|name| name == IGNORE);
+        match !is_ignore && without.leaves_out_all(end, path) {
+            true => Verdict::LeftOut,
+            false => Verdict::Counts,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

@@ -1,0 +1,380 @@
+//! Real files, saved in the ways in which programs save them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{Explain, Found, Plan, Told, Watch};
+
+const SETTLE: Duration = Duration::from_millis(50);
+/// Longer than the machine takes for anything here.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// As long as it would take to be told of something that should not be told.
+const QUIET: Duration = Duration::from_millis(400);
+
+fn temp() -> (tempfile::TempDir, PathBuf) {
+    let temp = tempfile::tempdir().unwrap();
+    let root = fs::canonicalize(temp.path()).unwrap();
+    (temp, root)
+}
+
+fn plan(path: &Path) -> Plan {
+    Plan {
+        path: path.to_path_buf(),
+        ignore: Vec::new(),
+        settle: SETTLE,
+        max_wait: Duration::from_secs(1),
+        explain: Explain::Nothing,
+    }
+}
+
+async fn begin(plan: Plan) -> (Watch, Found, usize) {
+    let mut watch = Watch::begin(plan);
+    let told = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap();
+    let Some(Told::Begins { found, folders }) = told else {
+        panic!("{told:?}");
+    };
+    (watch, found, folders)
+}
+
+/// The next change.
+async fn changed(watch: &mut Watch) -> Vec<PathBuf> {
+    loop {
+        let told = tokio::time::timeout(PATIENCE, watch.next()).await;
+        match told.expect("it is told").unwrap() {
+            Told::Changed { paths } => return paths,
+            Told::Gone => return vec![PathBuf::from("gone")],
+            _ => {}
+        }
+    }
+}
+
+/// That no other follows.
+async fn quiet(watch: &mut Watch) {
+    let told = tokio::time::timeout(QUIET, watch.next()).await;
+    assert!(told.is_err(), "{told:?}");
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// A way of saving `text` as `app` in a folder.
+type Way = (&'static str, fn(&Path, &str));
+
+const WAYS: [Way; 10] = [
+    ("written in place", |app, text| write(app, text)),
+    ("truncated, and written in pieces", |app, text| {
+        let mut file = File::create(app).unwrap();
+        for piece in text.as_bytes().chunks(3) {
+            file.write_all(piece).unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }),
+    (
+        "as vim does: renamed to a backup, written anew",
+        |app, text| {
+            let folder = app.parent().unwrap();
+            write(&folder.join("4913"), "");
+            fs::remove_file(folder.join("4913")).unwrap();
+            let backup = folder.join("app~");
+            fs::rename(app, &backup).unwrap();
+            write(app, text);
+            fs::remove_file(&backup).unwrap();
+        },
+    ),
+    (
+        "as emacs does: copied to a backup, written in place",
+        |app, text| {
+            let backup = app.with_file_name("app~");
+            fs::copy(app, &backup).unwrap();
+            write(app, text);
+            fs::remove_file(&backup).unwrap();
+        },
+    ),
+    (
+        "as JetBrains does: a temporary file, two renames",
+        |app, text| {
+            let (new, old) = (
+                app.with_file_name("app___jb_tmp___"),
+                app.with_file_name("app___jb_old___"),
+            );
+            write(&new, text);
+            fs::rename(app, &old).unwrap();
+            fs::rename(&new, app).unwrap();
+            fs::remove_file(&old).unwrap();
+        },
+    ),
+    (
+        "as sed -i and mv do: a temporary file, one rename",
+        |app, text| {
+            let new = app.with_file_name("sedXyZ");
+            write(&new, text);
+            fs::rename(&new, app).unwrap();
+        },
+    ),
+    (
+        "as VS Code does: truncated and written, twice",
+        |app, text| {
+            write(app, "");
+            write(app, text);
+        },
+    ),
+    ("as cp does over what is there", |app, text| {
+        let from = app.parent().unwrap().parent().unwrap().join("from");
+        write(&from, text);
+        fs::copy(&from, app).unwrap();
+    }),
+    ("removed, and made again a moment later", |app, text| {
+        fs::remove_file(app).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        write(app, text);
+    }),
+    (
+        "as an upload: slowly, held open, with pauses",
+        |app, text| {
+            let mut file = File::create(app).unwrap();
+            for piece in text.as_bytes().chunks(6) {
+                file.write_all(piece).unwrap();
+                file.flush().unwrap();
+                std::thread::sleep(Duration::from_millis(150));
+            }
+        },
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_of_saving_is_told_once_with_the_final_content() {
+    for (name, save) in WAYS {
+        for of_folder in [false, true] {
+            let (_temp, root) = temp();
+            let app = root.join("out/app");
+            write(&app, "before");
+            let path = match of_folder {
+                true => root.join("out"),
+                false => app.clone(),
+            };
+            let (mut watch, found, _) = begin(plan(&path)).await;
+            assert_eq!(found, Found::Something);
+            let saved = app.clone();
+            let saving = tokio::task::spawn_blocking(move || save(&saved, "quite another content"));
+            let paths = changed(&mut watch).await;
+            assert_eq!(
+                fs::read_to_string(&app).unwrap(),
+                "quite another content",
+                "{name}, folder {of_folder}: told too early"
+            );
+            let inside = if of_folder { "app" } else { "" };
+            assert_eq!(paths, [PathBuf::from(inside)], "{name}");
+            saving.await.unwrap();
+            quiet(&mut watch).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_only_reads_changes_nothing() {
+    let (_temp, root) = temp();
+    for n in 0..100 {
+        write(&root.join(format!("out/{n}")), "text");
+    }
+    let (mut watch, ..) = begin(plan(&root.join("out"))).await;
+    for _ in 0..100 {
+        for n in 0..100 {
+            let mut text = String::new();
+            let mut file = File::open(root.join(format!("out/{n}"))).unwrap();
+            file.read_to_string(&mut text).unwrap();
+        }
+        fs::read_dir(root.join("out")).unwrap().for_each(drop);
+    }
+    quiet(&mut watch).await;
+    // What is as before is no change either, and what can be run now is one.
+    write(&root.join("out/new"), "x");
+    fs::remove_file(root.join("out/new")).unwrap();
+    quiet(&mut watch).await;
+    fs::set_permissions(root.join("out/7"), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!(changed(&mut watch).await, [PathBuf::from("7")]);
+}
+
+#[tokio::test]
+async fn a_link_that_is_swapped_leads_to_another_content() {
+    let (_temp, root) = temp();
+    for n in 1..4 {
+        write(&root.join(format!("releases/{n}/app")), &format!("{n}"));
+    }
+    let current = root.join("current");
+    symlink("releases/1", &current).unwrap();
+    let (mut watch, ..) = begin(plan(&current)).await;
+    for n in 2..4 {
+        // As `ln -sfn` does, and `mv -T`.
+        let new = root.join("current.tmp");
+        symlink(format!("releases/{n}"), &new).unwrap();
+        fs::rename(&new, &current).unwrap();
+        assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
+        // Where it leads now is watched, and where it led is not.
+        write(&root.join(format!("releases/{n}/app")), "other");
+        assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
+        write(&root.join("releases/1/app"), &format!("nobody runs it {n}"));
+        quiet(&mut watch).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_removed_and_made_again_is_watched_again() {
+    let (_temp, root) = temp();
+    let out = root.join("build/out");
+    let (mut watch, found, _) = begin(plan(&out)).await;
+    assert_eq!(found, Found::Nothing);
+    for round in 0..3 {
+        // Folders with files in them before anybody can watch them.
+        write(&out.join("a/b/c/app"), &format!("{round}"));
+        assert!(
+            changed(&mut watch)
+                .await
+                .contains(&PathBuf::from("a/b/c/app"))
+        );
+        write(&out.join("a/b/c/app"), &format!("{round} again"));
+        assert_eq!(changed(&mut watch).await, [PathBuf::from("a/b/c/app")]);
+        fs::remove_dir_all(root.join("build")).unwrap();
+        assert_eq!(changed(&mut watch).await, [PathBuf::from("gone")]);
+    }
+    // In one moment: what is there now counts.
+    write(&out.join("app"), "one");
+    changed(&mut watch).await;
+    fs::remove_dir_all(&out).unwrap();
+    write(&out.join("app"), "another");
+    assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
+    write(&out.join("app"), "and another");
+    assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
+}
+
+#[tokio::test]
+async fn what_is_left_out_costs_no_watch_and_says_nothing() {
+    let (_temp, root) = temp();
+    let out = root.join("out");
+    write(&out.join("app"), "x");
+    write(&out.join(".hotctlignore"), "/cache\n*.log\n");
+    for n in 0..2000 {
+        write(&out.join(format!("cache/{}/{n}", n % 200)), "x");
+    }
+    let mut asked = plan(&out);
+    asked.ignore = vec!["node_modules".to_owned()];
+    write(&out.join("sub/node_modules/lib/a.js"), "x");
+    let (mut watch, _, folders) = begin(asked).await;
+    // Where it lies, itself, and `sub`.
+    assert_eq!(folders, 3);
+    write(&out.join("cache/7/new"), "x");
+    write(&out.join("sub/today.log"), "x");
+    write(&out.join("sub/node_modules/lib/b.js"), "x");
+    write(&out.join(".git/HEAD"), "x");
+    quiet(&mut watch).await;
+    // What is left out is read again.
+    write(&out.join(".hotctlignore"), "*.log\n");
+    let paths = changed(&mut watch).await;
+    assert!(
+        paths.contains(&PathBuf::from("cache/7/new")),
+        "{}",
+        paths.len()
+    );
+}
+
+#[tokio::test]
+async fn a_change_of_many_files_is_one_change() {
+    let (_temp, root) = temp();
+    let out = root.join("out");
+    for n in 0..500 {
+        write(&out.join(format!("{}/{n}", n % 20)), "before");
+    }
+    let (mut watch, ..) = begin(plan(&out)).await;
+    for n in 0..500 {
+        // As git does.
+        let path = out.join(format!("{}/{n}", n % 20));
+        fs::remove_file(&path).unwrap();
+        write(&path, &format!("after {n}"));
+    }
+    assert_eq!(changed(&mut watch).await.len(), 500);
+    quiet(&mut watch).await;
+}
+
+#[tokio::test]
+async fn where_changes_go_on_and_on_it_is_told_after_a_while() {
+    let (_temp, root) = temp();
+    let out = root.join("out");
+    write(&out.join("app"), "x");
+    let (mut watch, ..) = begin(plan(&out)).await;
+    let busy = tokio::spawn(async move {
+        for n in 0.. {
+            write(&out.join("app"), &format!("{n}"));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    changed(&mut watch).await;
+    changed(&mut watch).await;
+    busy.abort();
+}
+
+/// Any order of edits: in the end, what was told last is what is there.
+#[tokio::test]
+async fn whatever_happens_to_files_the_end_of_it_is_told() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (_temp, root) = temp();
+    let out = root.join("out");
+    write(&out.join("app"), "x");
+    let (mut watch, ..) = begin(plan(&out)).await;
+    for round in 0..20 {
+        for step in 0..rng.usize(1..40) {
+            edit(&mut rng, &root, &out);
+            if rng.u8(..10) == 0 {
+                tokio::time::sleep(Duration::from_millis(rng.u64(..60))).await;
+            }
+            // Nobody listens meanwhile, at times.
+            if step % 3 == 0 {
+                while watch.ready().is_some() {}
+            }
+        }
+        let text = format!("the end of round {round}");
+        write(&out.join("end"), &text);
+        loop {
+            let paths = changed(&mut watch).await;
+            if paths.contains(&PathBuf::from("end")) {
+                break;
+            }
+        }
+        assert_eq!(fs::read_to_string(out.join("end")).unwrap(), text);
+        // And it hears on.
+        while tokio::time::timeout(QUIET, watch.next()).await.is_ok() {}
+    }
+}
+
+fn edit(rng: &mut fastrand::Rng, root: &Path, out: &Path) {
+    let path = |rng: &mut fastrand::Rng| {
+        let depth = rng.usize(1..4);
+        (0..depth).fold(out.to_path_buf(), |at, _| {
+            at.join(format!("n{}", rng.u8(..3)))
+        })
+    };
+    let at = path(rng);
+    // Whatever cannot be done is left.
+    match rng.u8(..8) {
+        0..=2 => {
+            let _ = fs::create_dir_all(at.parent().unwrap());
+            let _ = fs::write(&at, format!("{}", rng.u64(..)));
+        }
+        3 => drop(fs::remove_file(&at)),
+        4 => drop(fs::remove_dir_all(&at)),
+        5 => drop(fs::rename(&at, path(rng))),
+        6 => {
+            let aside = root.join("aside");
+            let _ = fs::remove_dir_all(&aside);
+            let _ = fs::rename(out, &aside);
+            let _ = fs::create_dir(out);
+        }
+        _ => drop(symlink("n0", &at)),
+    }
+}
