@@ -5,6 +5,8 @@ use hotctl_config::names::{ReleaseId, ServiceName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::Progress;
+
 /// What a command that fails prints as its last line on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Failure {
@@ -51,6 +53,32 @@ pub struct LogLine {
     pub release: Option<ReleaseId>,
     /// The line, without its end.
     pub line: String,
+}
+
+/// A line of `hotctl watch --json`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Watched {
+    /// What becomes of a deployment.
+    #[expect(
+        dead_code,
+        reason = "passed on as the daemon says it; named for the schema"
+    )]
+    Deployment(Progress),
+    /// Of what is watched.
+    Watch(WatchLine),
+}
+
+/// A line of `hotctl watch --json`, between the events of its deployments.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct WatchLine {
+    /// `watch_begins`, `watch_changed`, `watch_gone`, `watch_polls`, `watch_waits`, `watch_cannot`,
+    /// `watch_explained`.
+    pub event: &'static str,
+    /// The same for people.
+    pub text: String,
+    /// What has changed, within what is watched; empty where that is a file.
+    pub paths: Vec<String>,
 }
 
 /// `hotctl doctor --json`.

@@ -10,7 +10,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 pub use args::{
     Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf,
     Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve,
-    Show, Status, Systemd, Unit, Upgrade, Wait,
+    Show, Status, Systemd, Unit, Upgrade, Wait, Watch,
 };
 pub use early::Early;
 
@@ -110,6 +110,8 @@ pub enum Command {
     Serve(Serve),
     /// Start a new release, prove it healthy, flip traffic to it, stop the old one
     Deploy(Deploy),
+    /// Deploy what a build leaves, each time it has changed and come to rest
+    Watch(Watch),
     /// Go back to the release before; at once while that is still warm
     Rollback(Rollback),
     /// Show services, releases, addresses, pids and what is under way

@@ -187,12 +187,15 @@ impl Client {
         if status.is_success() {
             return Ok(answer);
         }
+        let replaced = answer.headers().contains_key(REPLACED);
         let refusal = answer.json::<Refusal>().await.unwrap_or_else(|_| Refusal {
             error: format!("the daemon answers {status}"),
             hint: None,
         });
         let fault = match status.as_u16() {
             400 | 403 | 404 => Fault::config(refusal.error),
+            // An upload, which cannot be sent twice: whoever asks again reaches the other one.
+            _ if replaced => Fault::unreachable(refusal.error),
             _ => Fault::failed(refusal.error),
         };
         Err(Fault {

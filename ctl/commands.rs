@@ -5,6 +5,7 @@ mod local;
 mod orders;
 mod reload;
 mod views;
+mod watch;
 
 use hotctl_config::names::ServiceName;
 use hotctl_config::suggest::nearest;
@@ -15,6 +16,7 @@ use crate::cli::{Cli, Command, Form};
 use crate::client::Client;
 use crate::fault::Fault;
 use crate::{daemon, doctor, print};
+use orders::Begun;
 
 /// Do what the command line says.
 ///
@@ -65,8 +67,9 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
     };
     match (&cli.command, packed) {
         (Command::Deploy(asked), Some(packed)) => {
-            orders::deploy(&client, asked, packed, form).await
+            orders::deploy(&client, asked, packed, &Begun::default(), form).await
         }
+        (Command::Watch(asked), _) => watch::watch(client, asked, form).await,
         (Command::Rollback(asked), _) => orders::rollback(&client, asked, form).await,
         (Command::Stop(on), _) => orders::on_service(&client, on, "stop", form).await,
         (Command::Start(on), _) => orders::on_service(&client, on, "start", form).await,

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Written};
+use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Watched, Written};
 use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Reloaded, Status, Upgraded};
 
 /// What has a schema.
@@ -18,6 +18,7 @@ pub enum Subject {
     Restart,
     Pause,
     Resume,
+    Watch,
     Maintenance,
     Cancel,
     Status,
@@ -54,6 +55,7 @@ pub fn of(subject: Subject) -> Value {
         | S::Resume
         | S::Maintenance
         | S::Cancel => line::<Progress>(subject),
+        S::Watch => line::<Watched>(subject),
         S::Events => line::<EventLine>(subject),
         S::Logs => line::<LogLine>(subject),
         S::Failure => line::<Failure>(subject),

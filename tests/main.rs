@@ -30,4 +30,5 @@ mod serve;
 mod starts;
 mod support;
 mod upgrade;
+mod watch;
 mod workers;

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use clap_complete::Shell;
 use hotctl_config::file::Admin;
 use hotctl_config::names::{ReleaseId, ServiceName};
+use hotctl_config::parse_duration;
 
 use crate::schema::Subject;
 
@@ -69,6 +71,37 @@ pub struct Deploy {
     /// answered its last request too, `settled` = until it is not kept warm any more
     #[arg(long, value_name = "STATE", default_value = "drained")]
     pub wait: Wait,
+    /// The file's arguments, or the folder's command
+    #[arg(last = true, value_name = "ARGS")]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl watch ./target/release/app              an executable, deployed whenever it is built
+  hotctl watch ./dist -s shop -- node server.js  a folder and its command
+  hotctl watch /srv/web/current                  a link that is swapped for another
+
+What is there at first is deployed, too; what is the same as what is live is not. A change in the middle
+of a deployment takes its place. A failure is told, and the next change waited for; what is live stays.
+Ctrl-C ends it, and the daemon goes on.")]
+pub struct Watch {
+    /// An executable file, a folder, or a link to one; it may not be there yet
+    #[arg(default_value = ".")]
+    pub path: PathBuf,
+    /// Which service; may be left out where there is only one
+    #[arg(long, short, value_name = "NAME")]
+    pub service: Option<ServiceName>,
+    /// How long nothing may change before it counts as come to rest
+    #[arg(long, value_name = "TIME", default_value = "50ms", value_parser = parse_duration)]
+    pub settle: Duration,
+    /// Deploy after so long in any case, where changes go on and on
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub max_wait: Duration,
+    /// Say of each event why it counts, or does not
+    #[arg(long)]
+    pub explain: bool,
     /// The file's arguments, or the folder's command
     #[arg(last = true, value_name = "ARGS")]
     pub args: Vec<String>,

@@ -1,5 +1,6 @@
 //! The commands that give an order, and follow what becomes of it.
 
+use std::cell::Cell;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -44,11 +45,23 @@ pub fn read(path: &Path, ignore: &[String]) -> Result<Packed, Fault> {
     })
 }
 
+/// The number of the deployment that was ordered, as soon as it is known.
+#[derive(Debug, Default)]
+pub struct Begun(Cell<Option<u32>>);
+
+impl Begun {
+    /// None as long as nothing is.
+    pub fn number(&self) -> Option<u32> {
+        self.0.get()
+    }
+}
+
 /// `hotctl deploy`.
 pub async fn deploy(
     client: &Client,
     asked: &cli::Deploy,
     packed: Packed,
+    begun: &Begun,
     form: Form,
 ) -> Result<(), Fault> {
     let service = meant(client, asked.service.as_ref()).await?;
@@ -89,7 +102,7 @@ pub async fn deploy(
         answer,
         Paper::new(form),
         asked.wait,
-        Some(&deployments),
+        Some((&deployments, begun)),
     )
     .await
 }
@@ -177,14 +190,13 @@ async fn follow(
     answer: reqwest::Response,
     mut paper: Paper,
     wait: Wait,
-    cancel: Option<&str>,
+    cancel: Option<(&str, &Begun)>,
 ) -> Result<(), Fault> {
     let mut interrupt = signal(SignalKind::interrupt())
         .map_err(|cause| Fault::failed(format!("signals: {cause}")))?;
     let mut lines = Lines::of(answer);
     let mut flipped = false;
     let mut interrupted = false;
-    let mut number = None;
     let mut tick = tokio::time::interval(TICK);
     loop {
         let line = tokio::select! {
@@ -195,10 +207,10 @@ async fn follow(
             line = lines.next() => line.map_err(|cause| client.lost(&cause))?,
             _ = interrupt.recv() => {
                 match cancel {
-                    Some(path) if !flipped => {
+                    Some((path, begun)) if !flipped => {
                         paper.note("cancelling");
                         interrupted = true;
-                        if let Some(number) = number {
+                        if let Some(number) = begun.number() {
                             cancel_ours(client, path, number).await?;
                         }
                     }
@@ -223,9 +235,11 @@ async fn follow(
         paper.print(&progress, &line)?;
         match &progress {
             Progress::Ordered { deployment, .. } => {
-                number = Some(*deployment);
-                if let (true, Some(path)) = (interrupted, cancel) {
-                    cancel_ours(client, path, *deployment).await?;
+                if let Some((path, begun)) = cancel {
+                    begun.0.set(Some(*deployment));
+                    if interrupted {
+                        cancel_ours(client, path, *deployment).await?;
+                    }
                 }
             }
             Progress::Flipped { .. } => {
@@ -243,7 +257,7 @@ async fn follow(
 }
 
 /// Only what is ours: what another began goes on. Its end comes with the events of the order itself.
-async fn cancel_ours(client: &Client, path: &str, number: u32) -> Result<(), Fault> {
+pub async fn cancel_ours(client: &Client, path: &str, number: u32) -> Result<(), Fault> {
     let ours = CancelQuery {
         number: Some(number),
         waiting: false,
