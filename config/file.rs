@@ -23,7 +23,7 @@ use crate::names::ServiceName;
 
 pub use service::{
     AddressKind, CrashLoop, Drain, Health, HealthKind, Limits, Logs, OnCrashLoop, Ownership, Park,
-    Service, Strategy,
+    Service, Strategy, Watch,
 };
 
 /// The whole file. `default()` is an empty one: every field as if it were left out.

@@ -143,7 +143,11 @@ fn settle(config: &mut Config, sources: &Sources) {
     }
     for (name, service) in &mut config.services {
         let source = sources.of(&Place::default().key("service").key(name.as_str()));
-        let paths = [&mut service.env_file, &mut service.workdir];
+        let paths = [
+            &mut service.env_file,
+            &mut service.workdir,
+            &mut service.watch.path,
+        ];
         for path in paths.into_iter().flatten() {
             whole(source, path);
         }

@@ -8,15 +8,12 @@ use futures_util::StreamExt as _;
 use reqwest::{Body, Method, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
 
 use crate::api::{Refusal, Status};
+use crate::chunks;
 use crate::cli::Places;
 use crate::fault::Fault;
 use crate::places::{self, Whereabouts};
-
-/// How much of an upload is read at a time.
-const CHUNK: usize = 256 * 1024;
 
 /// What the command line calls itself, before its version.
 pub const AGENT: &str = "hotctl/";
@@ -146,12 +143,7 @@ impl Client {
         path: &str,
         reader: impl Read + Send + 'static,
     ) -> Result<T, Fault> {
-        // Two chunks ahead; the reading waits for the daemon.
-        let (send, receive) = mpsc::channel(2);
-        let reading = tokio::task::spawn_blocking(move || read_all(reader, &send));
-        let body = futures_util::stream::unfold(receive, |mut receive| async move {
-            receive.recv().await.map(|chunk| (chunk, receive))
-        });
+        let (reading, body) = chunks::of(reader);
         let request = self
             .request(Method::PUT, path)
             .body(Body::wrap_stream(body));
@@ -247,32 +239,6 @@ impl Lines {
             match self.answer.chunk().await? {
                 Some(chunk) => self.unread.extend_from_slice(&chunk),
                 None => return Ok(None),
-            }
-        }
-    }
-}
-
-fn read_all(
-    mut reader: impl Read,
-    send: &mpsc::Sender<std::io::Result<Vec<u8>>>,
-) -> std::io::Result<()> {
-    loop {
-        let mut chunk = vec![0; CHUNK];
-        match reader.read(&mut chunk) {
-            Ok(0) => return Ok(()),
-            Ok(n) => {
-                chunk.truncate(n);
-                // Closed: the daemon has answered already, and its answer says why.
-                if send.blocking_send(Ok(chunk)).is_err() {
-                    return Ok(());
-                }
-            }
-            Err(cause) if cause.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(cause) => {
-                // The upload must break, not end: else it would look complete.
-                let broken = std::io::Error::new(cause.kind(), cause.to_string());
-                let _ = send.blocking_send(Err(broken));
-                return Err(cause);
             }
         }
     }

@@ -25,7 +25,7 @@ const OF_THE_DAEMON: [&str; 7] = [
 /// Also one of them; apart from the others, for their order.
 const TRUSTED: &str = "trusted_proxies";
 /// Fields of a service that count at once.
-const AT_ONCE: [&str; 15] = [
+const AT_ONCE: [&str; 16] = [
     "crash_loop",
     "drain",
     "health",
@@ -41,6 +41,7 @@ const AT_ONCE: [&str; 15] = [
     "recycle",
     "start_timeout",
     "stop_timeout",
+    "watch",
 ];
 /// Fields of a service that only a deployment looks at.
 const OF_A_DEPLOYMENT: [&str; 9] = [

@@ -4,6 +4,7 @@
 mod admin;
 mod answers;
 mod api;
+mod chunks;
 mod cli;
 mod client;
 mod commands;
@@ -36,6 +37,7 @@ mod store;
 mod sys;
 mod teller;
 mod upgrade;
+mod watch;
 mod who;
 
 use std::process::ExitCode;

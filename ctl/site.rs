@@ -183,6 +183,11 @@ impl Site {
         self.publish();
     }
 
+    /// Something has happened to it: a round of probes, the end of a process, another configuration.
+    pub async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
     /// The record as it is now.
     pub fn ledger(&self) -> Ledger {
         self.inner().ledger.clone()

@@ -31,6 +31,8 @@ pub enum Via {
     Signal,
     /// The daemon by itself.
     Daemon,
+    /// The `watch` of a service: what is watched has changed.
+    Watch,
 }
 
 /// Who gave an order, and by which way.
@@ -69,6 +71,7 @@ impl fmt::Display for Via {
             Self::Api => "control API",
             Self::Signal => "signal",
             Self::Daemon => "by itself",
+            Self::Watch => "watch",
         })
     }
 }
@@ -85,6 +88,14 @@ impl Giver {
         Self {
             who: Who::ourselves(),
             via: Via::Signal,
+        }
+    }
+
+    /// The `watch` of a service.
+    pub fn watch() -> Self {
+        Self {
+            who: Who::ourselves(),
+            via: Via::Watch,
         }
     }
 

@@ -244,3 +244,55 @@ fn where_no_more_folders_may_be_watched_it_goes_on_by_the_clock() {
     fs::write(out.join("7/new"), "x").unwrap();
     watch.until_it_says("changed: 7/new");
 }
+
+#[test]
+fn what_a_service_watches_is_deployed_by_the_daemon_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = fs::canonicalize(folder.path()).unwrap().join("app");
+    let config = web(&format!(
+        "keep_warm = \"0s\"\nwatch = {{ path = \"{}\" }}",
+        place.display()
+    ));
+    let mut daemon = Daemon::start(&config);
+    built(&daemon, &place, "v1");
+    is_live(&daemon, "v1");
+    let load = Load::of_everything(daemon.listen());
+    load.expect(&["v1"]);
+    load.wait_for(50);
+    fs::write(&place, "#!/bin/sh\nexit 7\n").unwrap();
+    eventually("its failure is told", || {
+        daemon.hotctl(["events"]).stdout.contains("exit status 7")
+    });
+    fs::set_permissions(&place, fs::Permissions::from_mode(0o644)).unwrap();
+    eventually("and that it cannot be run", || {
+        daemon.hotctl(["events"]).stdout.contains("not executable")
+    });
+    load.flipping("v1", "v2", || {
+        built(&daemon, &place, "v2");
+        is_live(&daemon, "v2");
+    });
+    load.wait_for(50);
+    load.finish().assert_none_failed();
+    let record = daemon.hotctl(["history", "web", "--json"]).exits(0);
+    let record = &record.json::<Vec<serde_json::Value>>()[0];
+    assert_eq!(record["via"], "watch", "{record}");
+    // Who went back stays there, whatever is started again, until there is something new.
+    daemon.hotctl(["rollback"]).exits(0);
+    assert_eq!(now(&daemon), "v1");
+    daemon.upgrade(&[]);
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(now(&daemon), "v1");
+    built(&daemon, &place, "v3");
+    is_live(&daemon, "v3");
+    assert_eq!(deployments(&daemon), 5);
+    // Another configuration counts at once.
+    let file = daemon.folder().join("hotctl.toml");
+    fs::write(&file, web("keep_warm = \"0s\"")).unwrap();
+    daemon.hotctl(["reload"]).exits(0).says("watch");
+    built(&daemon, &place, "v4");
+    fs::write(&file, config).unwrap();
+    assert_eq!(now(&daemon), "v3");
+    daemon.hotctl(["reload"]).exits(0);
+    is_live(&daemon, "v4");
+}

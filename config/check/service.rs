@@ -80,6 +80,10 @@ impl Rules {
             at.key("crash_loop").key("within"),
             service.crash_loop.within,
         );
+        let watch = at.key("watch");
+        self.path(watch.key("path"), service.watch.path.as_deref());
+        self.above_zero(watch.key("settle"), service.watch.settle);
+        self.above_zero(watch.key("max_wait"), service.watch.max_wait);
         self.logs(&at.key("logs"), &service.logs);
         self.limits(&at.key("limits"), &service.limits);
         for (field, name) in [("user", &service.user), ("group", &service.group)] {

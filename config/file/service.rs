@@ -137,6 +137,8 @@ pub struct Service {
     pub logs: Logs,
     /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
     pub keep_releases: NonZeroU32,
+    /// What is deployed by itself whenever it has changed.
+    pub watch: Watch,
 }
 
 /// How long what an old release has begun may go on after the flip, before it is cut: the
@@ -200,6 +202,23 @@ pub struct CrashLoop {
     /// Within so long. Above 0. Default `"1m"`.
     #[serde(with = "form::duration")]
     pub within: Duration,
+}
+
+/// What a build leaves, which is deployed whenever it has changed and come to rest, as `hotctl watch`
+/// does it: the `[service.NAME.watch]` table. What is there when hotctl starts is deployed if it is
+/// none of the stored releases, so that a start never takes a rollback back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// An executable file, a folder with its command in `run`, or a link to one that is swapped; it may
+    /// not be there yet. A relative path begins at the folder of this file. Default: nothing is watched.
+    pub path: Option<PathBuf>,
+    /// How long nothing may change before it counts as come to rest. Above 0. Default `"50ms"`.
+    #[serde(with = "form::duration")]
+    pub settle: Duration,
+    /// Where changes go on and on it is deployed after so long in any case. Above 0. Default `"1s"`.
+    #[serde(with = "form::duration")]
+    pub max_wait: Duration,
 }
 
 /// What follows a crash loop.
@@ -405,6 +424,17 @@ impl Default for Service {
             limits: Limits::default(),
             logs: Logs::default(),
             keep_releases: NonZeroU32::MIN.saturating_add(4),
+            watch: Watch::default(),
+        }
+    }
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            path: None,
+            settle: Duration::from_millis(50),
+            max_wait: Duration::from_secs(1),
         }
     }
 }

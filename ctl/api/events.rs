@@ -286,6 +286,14 @@ pub enum Noted {
         /// Why not.
         error: String,
     },
+    /// What the `watch` of the service is to deploy cannot be deployed as it is: what is live stays.
+    WatchFailed {
+        /// Why not.
+        error: String,
+        /// What to do about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+    },
     /// The daemon was told to end.
     DaemonStopping,
     /// The configuration was read again, and is in force.

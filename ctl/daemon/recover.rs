@@ -18,6 +18,7 @@ use crate::history::History;
 use crate::house::{Damaged, Lodger, Resident, Tasks};
 use crate::service::{self, Resume};
 use crate::site::{Ended, Means, Site};
+use crate::watch;
 
 /// Take up one service, whose routes are published already, and look after it from now on.
 pub async fn lodge(
@@ -82,6 +83,7 @@ async fn look_after(opened: Opened, tasks: &Tasks) -> Resident {
     ));
     until(&rest, site.clone().keep_probing());
     until(&rest, site.clone().watch_requests());
+    until(&rest, watch::keep_watching(site.clone(), orders.clone()));
     Resident {
         site,
         history,

@@ -224,6 +224,10 @@ fn noted(what: &Noted) -> String {
         Noted::UpgradeFailed { by, error } => {
             format!("hotctl was not replaced, as {} wanted: {error}", by.who)
         }
+        Noted::WatchFailed { error, hint } => {
+            let hint = hint.as_ref().map(|hint| format!("\n  try: {hint}"));
+            format!("watch: not deployed: {error}{}", hint.unwrap_or_default())
+        }
         Noted::DaemonStopping => "hotctl ends".to_owned(),
         Noted::ConfigReloaded {
             by,
