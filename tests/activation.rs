@@ -1,12 +1,13 @@
 //! A socket that somebody else holds: nobody is refused while the daemon is dead.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::Daemon;
+use crate::support::eventually::within;
 
 const ON_HELD: &str =
     "admin = \"127.0.0.1:0\"\n[[listen]]\naddress = \"$HELD\"\n[service.web]\nkeep_warm = \"0s\"\n";
@@ -69,4 +70,46 @@ fn no_connection_is_refused_across_kills_of_a_daemon_whose_socket_another_holds(
     assert!(answered > 0);
     // What a client had in flight at the moment of a kill is lost: one for each client and kill.
     assert!(cut <= 4 * KILLS, "{cut} were cut");
+}
+
+/// systemd's own program for that opens the socket, and executes hotctl at the first connection.
+#[test]
+fn the_first_connection_starts_it_by_systemd_and_is_answered() {
+    // That program takes no port 0: one that was free a moment ago.
+    let to = {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        free.local_addr().unwrap()
+    };
+    let listen = to.to_string();
+    let through = [
+        "systemd-socket-activate",
+        "--listen",
+        &listen,
+        "--fdname",
+        "http",
+        "--setenv",
+        "HOTCTL_SOCKET",
+        "--setenv",
+        "HOTCTL_STATE",
+        "--setenv",
+        "TMPDIR",
+    ];
+    let first = thread::spawn(move || {
+        // Refused until it listens; the one that is not is the first, and waits for hotctl.
+        let connected = within(Duration::from_secs(20), || TcpStream::connect(to).ok());
+        let mut stream = connected.expect("a connection");
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    let config = ON_HELD.replace("$HELD", &listen);
+    let daemon = Daemon::start_through(&through, &config, &[]);
+    let answer = first.join().unwrap();
+    assert!(answer.contains(": nothing_deployed"), "{answer}");
+    assert_eq!(daemon.listen(), to);
+    daemon.deploy("v1", &[]);
+    assert_eq!(daemon.get("/").text(), "v1\n");
 }
