@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use report::{Report, flag};
 use support::eventually::within;
-use support::{Daemon, Load};
+use support::load::Plan;
+use support::{Class, Daemon};
 
 fn main() {
     if !report::is_wanted() {
@@ -27,8 +28,16 @@ fn main() {
     fs::rename(daemon.release("v0"), &place).unwrap();
     let mut watch = daemon.alongside(["watch", place.to_str().unwrap()]);
     watch.until_it_says("web@1 live");
-    let load = Load::of_everything(daemon.listen());
-    load.wait_for(200);
+    // Steady, with what stays open: a desk, not a storm.
+    let load = Plan::to(daemon.listen())
+        .clients(Class::KeepAlive, 2)
+        .clients(Class::NewConnection, 1)
+        .clients(Class::Post, 1)
+        .clients(Class::WebSocket, 1)
+        .clients(Class::EventStream, 1)
+        .every(Duration::from_millis(10))
+        .start();
+    load.wait_for(100);
     let mut took = Vec::new();
     for save in 1..=saves {
         let version = format!("v{save}");
@@ -40,7 +49,8 @@ fn main() {
             (daemon.get("/").text().trim() == version).then(|| began.elapsed())
         });
         took.push(answered.expect("it goes live").as_secs_f64() * 1000.0);
-        load.wait_for(50);
+        // About a second: no more than three releases drain at a time, the oldest would be cut.
+        load.wait_for(400);
     }
     let outcomes = load.finish();
     println!("{outcomes}");
