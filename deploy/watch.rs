@@ -10,7 +10,6 @@ mod ears;
 mod route;
 mod snapshot;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -176,23 +175,27 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
     let Some(Look { mut ears, seen }) = look(&plan, ears).await else {
         return;
     };
-    let mut known = match seen {
-        Ok(known) => known,
-        Err(why) => {
-            let _ = tell.send(Told::Cannot(why)).await;
-            Known {
-                route: Route::to(&plan.path),
-                without: None,
-                snapshot: Snapshot::default(),
-            }
-        }
+    let mut watcher = Watcher {
+        known: Known::nothing(&plan),
+        polls: None,
+        trouble: None,
+        unsettled: None,
     };
-    let nearest = known.route.folders.iter().next_back().cloned();
+    let cannot = match seen {
+        // What is not whole yet is not what changes are counted from.
+        Ok(seen) if seen.first_open(&Known::nothing(&plan)).is_some() => None,
+        Ok(seen) => {
+            watcher.known = seen;
+            None
+        }
+        Err(why) => Some(Told::Cannot(why)),
+    };
+    let nearest = watcher.known.route.folders.iter().next_back().cloned();
     if let Some(folder) = nearest {
         ears.try_out(&folder, &mut heard).await;
     }
     let begins = Told::Begins {
-        found: match known.snapshot.is_empty() {
+        found: match watcher.known.snapshot.is_empty() {
             true => Found::Nothing,
             false => Found::Something,
         },
@@ -201,65 +204,96 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
     let mut debounce = Debounce::new(plan.settle, plan.max_wait);
     // What was heard while that was tried out is not known.
     debounce.stir(Instant::now());
-    let mut polls = None;
-    let mut waits = None;
-    let mut unsettled = None;
-    let mut told = tell.send(begins).await;
-    while told.is_ok() && !tell.is_closed() {
-        if ears.polling() != polls.as_ref()
-            && let Some(why) = ears.polling().cloned()
-        {
-            polls = Some(why.clone());
-            told = tell.send(Told::Polls(why)).await;
-            continue;
+    let mut told: Vec<Told> = [begins].into_iter().chain(cannot).collect();
+    loop {
+        for one in told.drain(..) {
+            if tell.send(one).await.is_err() {
+                return;
+            }
         }
-        wait(&plan, &mut ears, &known, &mut heard, &mut debounce, &tell).await;
+        wait(
+            &plan,
+            &mut ears,
+            &watcher.known,
+            &mut heard,
+            &mut debounce,
+            &tell,
+        )
+        .await;
         debounce.looked();
         let Some(Look { ears: same, seen }) = look(&plan, ears).await else {
             return;
         };
         ears = same;
+        told.extend(watcher.hear_polling(ears.polling()));
+        let (news, again) = watcher.judge(seen);
+        told.extend(news);
+        if let Some(pause) = again {
+            debounce.stir(Instant::now() + pause);
+        }
+        if tell.is_closed() {
+            return;
+        }
+    }
+}
+
+/// What has been seen and told so far.
+struct Watcher {
+    known: Known,
+    /// Why it is looked by the clock, as far as that is told.
+    polls: Option<Polling>,
+    /// What keeps a change from being told; said once.
+    trouble: Option<Told>,
+    /// Where nobody says that changes go on: what the last look saw.
+    unsettled: Option<Snapshot>,
+}
+
+impl Watcher {
+    fn hear_polling(&mut self, why: Option<&Polling>) -> Option<Told> {
+        if self.polls.as_ref() == why {
+            return None;
+        }
+        self.polls = why.cloned();
+        self.polls.clone().map(Told::Polls)
+    }
+
+    /// What is to be told of a look, and after what pause to look again in any case.
+    fn judge(&mut self, seen: Result<Known, String>) -> (Option<Told>, Option<Duration>) {
         let now = match seen {
             Ok(now) => now,
-            Err(why) => {
-                debounce.stir(Instant::now() + AGAIN);
-                told = tell.send(Told::Cannot(why)).await;
-                continue;
-            }
+            Err(why) => return (self.troubled(Told::Cannot(why)), Some(AGAIN)),
         };
-        let changed = now.snapshot.since(&known.snapshot);
+        let changed = now.snapshot.since(&self.known.snapshot);
         if changed.is_empty() {
-            known.route = now.route;
-            known.without = now.without;
-            unsettled = None;
-            continue;
+            self.known = now;
+            self.trouble = None;
+            self.unsettled = None;
+            return (None, None);
         }
-        // Nobody says that it goes on: it has come to rest when two looks see the same.
-        if polls.is_some() && unsettled.as_ref() != Some(&now.snapshot) {
-            debounce.stir(Instant::now());
-            unsettled = Some(now.snapshot);
-            continue;
+        // It has come to rest when two looks see the same.
+        if self.polls.is_some() && self.unsettled.as_ref() != Some(&now.snapshot) {
+            self.unsettled = Some(now.snapshot);
+            return (None, Some(Duration::ZERO));
         }
-        unsettled = None;
-        let root = now.route.end.clone().unwrap_or_default();
-        if let Some(open) = now.snapshot.first_open(&root, &changed) {
-            debounce.stir(Instant::now() + AGAIN);
-            let open = snapshot::within(&root, open);
-            if waits.as_ref() != Some(&open) {
-                waits = Some(open.clone());
-                told = tell.send(Told::Waits(open)).await;
-            }
-            continue;
+        self.unsettled = None;
+        if let Some(open) = now.first_open(&self.known) {
+            return (self.troubled(Told::Waits(open)), Some(AGAIN));
         }
-        waits = None;
-        let change = match now.snapshot.is_empty() {
+        self.trouble = None;
+        let told = match now.snapshot.is_empty() {
             true => Told::Gone,
             false => Told::Changed {
                 paths: changed.into_iter().map(Path::to_path_buf).collect(),
             },
         };
-        known = now;
-        told = tell.send(change).await;
+        self.known = now;
+        (Some(told), None)
+    }
+
+    /// It is tried again and again, and said once.
+    fn troubled(&mut self, trouble: Told) -> Option<Told> {
+        let before = self.trouble.replace(trouble.clone());
+        (before.as_ref() != Some(&trouble)).then_some(trouble)
     }
 }
 
@@ -347,13 +381,13 @@ async fn at(due: Option<Instant>) {
     }
 }
 
-/// Whether an event is a reason to look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Whether an event is a reason to look; of several paths the last of these counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Verdict {
-    Counts,
-    OnlyRead,
-    LeftOut,
     Other,
+    LeftOut,
+    OnlyRead,
+    Counts,
 }
 
 impl Verdict {
@@ -368,22 +402,32 @@ impl Verdict {
 }
 
 impl Known {
+    /// As if nothing were there.
+    fn nothing(plan: &Plan) -> Self {
+        Self {
+            route: Route::to(&plan.path),
+            without: None,
+            snapshot: Snapshot::default(),
+        }
+    }
+
+    /// The first file that is another than before and that somebody has open for writing.
+    fn first_open(&self, before: &Self) -> Option<PathBuf> {
+        let root = self.route.end.as_deref()?;
+        let changed = self.snapshot.since(&before.snapshot);
+        let open = self.snapshot.first_open(root, &changed)?;
+        Some(snapshot::within(root, open))
+    }
+
     fn judge(&self, heard: &Heard) -> Verdict {
         if !heard.counts {
             return Verdict::OnlyRead;
         }
-        if heard.lost || heard.paths.is_empty() {
+        if heard.lost {
             return Verdict::Counts;
         }
         let verdicts = heard.paths.iter().map(|path| self.judge_path(path));
-        let verdicts: BTreeSet<u8> = verdicts.map(|verdict| verdict as u8).collect();
-        if verdicts.contains(&(Verdict::Counts as u8)) {
-            Verdict::Counts
-        } else if verdicts.contains(&(Verdict::LeftOut as u8)) {
-            Verdict::LeftOut
-        } else {
-            Verdict::Other
-        }
+        verdicts.max().unwrap_or(Verdict::Counts)
     }
 
     fn judge_path(&self, path: &Path) -> Verdict {

@@ -12,7 +12,7 @@ use super::{Explain, Found, Plan, Told, Watch};
 const SETTLE: Duration = Duration::from_millis(50);
 /// Longer than the machine takes for anything here.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// As long as it would take to be told of something that should not be told.
+/// That nothing is told can only be seen by waiting: several times as long as it would take here.
 const QUIET: Duration = Duration::from_millis(400);
 
 fn temp() -> (tempfile::TempDir, PathBuf) {
@@ -72,6 +72,7 @@ const WAYS: [Way; 10] = [
         let mut file = File::create(app).unwrap();
         for piece in text.as_bytes().chunks(3) {
             file.write_all(piece).unwrap();
+            // Slower than it could be looked between two.
             std::thread::sleep(Duration::from_millis(5));
         }
     }),
@@ -131,6 +132,7 @@ const WAYS: [Way; 10] = [
     }),
     ("removed, and made again a moment later", |app, text| {
         fs::remove_file(app).unwrap();
+        // As a linker takes; less than what settles.
         std::thread::sleep(Duration::from_millis(10));
         write(app, text);
     }),
@@ -141,6 +143,7 @@ const WAYS: [Way; 10] = [
             for piece in text.as_bytes().chunks(6) {
                 file.write_all(piece).unwrap();
                 file.flush().unwrap();
+                // Longer than what settles: only that it is open tells that it is not whole.
                 std::thread::sleep(Duration::from_millis(150));
             }
         },
@@ -174,6 +177,24 @@ async fn each_way_of_saving_is_told_once_with_the_final_content() {
             quiet(&mut watch).await;
         }
     }
+}
+
+/// Nobody says anything of it that could be heard but that it was closed.
+#[tokio::test]
+async fn what_is_still_being_written_when_the_watch_begins_is_told_when_it_is_whole() {
+    let (_temp, root) = temp();
+    let app = root.join("app");
+    let mut file = File::create(&app).unwrap();
+    file.write_all(b"whole, but open").unwrap();
+    let (mut watch, found, _) = begin(plan(&app)).await;
+    assert_eq!(found, Found::Nothing);
+    let told = tokio::time::timeout(PATIENCE, watch.next()).await.unwrap();
+    assert!(matches!(told, Some(Told::Waits(_))), "{told:?}");
+    // Said once, however often it is looked.
+    quiet(&mut watch).await;
+    drop(file);
+    assert_eq!(changed(&mut watch).await, [PathBuf::new()]);
+    quiet(&mut watch).await;
 }
 
 #[tokio::test]
