@@ -12,7 +12,7 @@ use crate::answers::{WatchLine, Watched};
 use crate::cli::{self, Form, Wait};
 use crate::client::Client;
 use crate::fault::{Exit, Fault};
-use crate::print;
+use crate::print::{self, Reader};
 
 /// How many changed paths are named.
 const NAMED: usize = 3;
@@ -20,7 +20,7 @@ const NAMED: usize = 3;
 /// `hotctl watch`, until it is interrupted.
 ///
 /// # Errors
-/// If there is no daemon or no such service when it begins; nothing ends it later.
+/// If there is no such service when it begins, or standard output is broken.
 pub async fn watch(client: Client, asked: &cli::Watch, form: Form) -> Result<(), Fault> {
     let service = meant(&client, asked.service.as_ref()).await?;
     let absolute = std::path::absolute(&asked.path)
@@ -62,75 +62,82 @@ struct Watcher {
 
 /// What follows.
 enum Next {
+    /// A change is waited for.
+    Wait,
     /// Something else is there.
     Deploy,
-    /// It was interrupted.
+    /// It was interrupted, or nobody reads any more.
     End,
+}
+
+/// What came first.
+enum First {
+    /// The end of the deployment.
+    Done(Result<(), Fault>),
+    /// Something that was told of what is watched.
+    Told(Told),
 }
 
 impl Watcher {
     async fn run(&mut self) -> Result<(), Fault> {
-        let mut next = self.change().await?;
+        let mut next = Next::Wait;
         loop {
             next = match next {
+                Next::Wait => self.wait().await?,
+                Next::Deploy => self.bring_live().await?,
                 Next::End => return Ok(()),
-                Next::Deploy => match self.bring_live().await? {
-                    Some(next) => next,
-                    None => self.change().await?,
-                },
             };
         }
     }
 
-    /// Wait for something to deploy.
-    async fn change(&mut self) -> Result<Next, Fault> {
-        loop {
-            let told = tokio::select! {
-                told = self.watch.next() => told,
-                _ = self.interrupt.recv() => None,
-            };
-            let Some(told) = told else {
-                return Ok(Next::End);
-            };
-            if self.tell(told)? == Due::Yes {
-                return Ok(Next::Deploy);
-            }
+    /// Wait for something to be told.
+    async fn wait(&mut self) -> Result<Next, Fault> {
+        let told = tokio::select! {
+            told = self.watch.next() => told,
+            _ = self.interrupt.recv() => None,
+        };
+        match told {
+            Some(told) => self.tell(&told),
+            None => Ok(Next::End),
         }
     }
 
-    /// Deploy what is there now. What follows, if that is known already: a change meanwhile takes its
-    /// place.
-    async fn bring_live(&mut self) -> Result<Option<Next>, Fault> {
+    /// Deploy what is there now. A change meanwhile takes its place.
+    async fn bring_live(&mut self) -> Result<Next, Fault> {
         let begun = Begun::default();
-        let told = {
-            let mut deploying =
-                std::pin::pin!(deploy(&self.client, &self.deploy, &begun, self.form));
+        let ended = {
+            let deploying = deploy(&self.client, &self.deploy, &begun, self.form);
+            let mut deploying = std::pin::pin!(deploying);
             loop {
-                tokio::select! {
-                    done = &mut deploying => break Err(done),
-                    Some(told) = self.watch.next() => match due(&told) {
-                        Due::Yes => break Ok(told),
-                        Due::No => say(self.form, &told, &self.deploy.path)?,
+                let first = tokio::select! {
+                    done = &mut deploying => First::Done(done),
+                    Some(told) = self.watch.next() => First::Told(told),
+                };
+                match first {
+                    First::Done(done) => break Some(done),
+                    First::Told(told) => match self.tell(&told)? {
+                        Next::Wait => {}
+                        Next::Deploy => break None,
+                        Next::End => return Ok(Next::End),
                     },
                 }
             }
         };
         let interrupted = futures_util::FutureExt::now_or_never(self.interrupt.recv()).is_some();
-        match told {
-            // It was said how the order ended, which the interrupt has ended, too.
-            Err(_) if interrupted => Ok(Some(Next::End)),
-            Err(Ok(())) => Ok(None),
-            Err(Err(fault)) => {
+        match ended {
+            None => {
+                self.give_up(&begun).await;
+                Ok(Next::Deploy)
+            }
+            // The order was cancelled by that, too, and has said so.
+            Some(_) if interrupted => Ok(Next::End),
+            Some(Ok(())) => Ok(Next::Wait),
+            Some(Err(fault)) => {
                 print::fault(&fault, self.form);
                 match fault.exit {
-                    Exit::Unreachable => self.find_again().await.map(Some),
-                    _ => Ok(None),
+                    Exit::Unreachable => self.find_again().await,
+                    _ => Ok(Next::Wait),
                 }
-            }
-            Ok(told) => {
-                say(self.form, &told, &self.deploy.path)?;
-                self.give_up(&begun).await;
-                Ok(Some(Next::Deploy))
             }
         }
     }
@@ -158,27 +165,28 @@ impl Watcher {
         }
     }
 
-    fn tell(&self, told: Told) -> Result<Due, Fault> {
-        say(self.form, &told, &self.deploy.path)?;
-        Ok(due(&told))
-    }
-}
-
-/// Whether it is time to deploy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
-    Yes,
-    No,
-}
-
-fn due(told: &Told) -> Due {
-    match told {
-        Told::Changed { .. }
-        | Told::Begins {
-            found: Found::Something,
-            ..
-        } => Due::Yes,
-        _ => Due::No,
+    /// Say it; what follows of it.
+    fn tell(&self, told: &Told) -> Result<Next, Fault> {
+        let line = line(told, &self.deploy.path);
+        let text = match self.form {
+            Form::Words => line.text,
+            Form::Json => serde_json::to_string(&Watched::Watch(line))
+                .map_err(|cause| Fault::failed(cause.to_string()))?,
+        };
+        let reader = print::line(&text)
+            .map_err(|cause| Fault::failed(format!("standard output: {cause}")))?;
+        Ok(match (reader, told) {
+            (Reader::Gone, _) => Next::End,
+            (
+                Reader::There,
+                Told::Changed { .. }
+                | Told::Begins {
+                    found: Found::Something,
+                    ..
+                },
+            ) => Next::Deploy,
+            (Reader::There, _) => Next::Wait,
+        })
     }
 }
 
@@ -190,18 +198,6 @@ async fn deploy(
 ) -> Result<(), Fault> {
     let packed = orders::read(&asked.path, &[])?;
     orders::deploy(client, asked, packed, begun, form).await
-}
-
-fn say(form: Form, told: &Told, path: &Path) -> Result<(), Fault> {
-    let line = line(told, path);
-    let text = match form {
-        Form::Words => line.text,
-        Form::Json => serde_json::to_string(&Watched::Watch(line))
-            .map_err(|cause| Fault::failed(cause.to_string()))?,
-    };
-    print::line(&text)
-        .map(drop)
-        .map_err(|cause| Fault::failed(format!("standard output: {cause}")))
 }
 
 fn line(told: &Told, path: &Path) -> WatchLine {
