@@ -18,7 +18,6 @@ use crate::fault::Fault;
 use crate::house::{House, Lodger, Resident};
 use crate::metrics::Read;
 use crate::service::{IfBusy, Order, Which, Wish};
-use crate::teller::Teller;
 use crate::who::Giver;
 
 /// Where the configuration comes from, at the start and again.
@@ -293,13 +292,7 @@ async fn finish(resident: &Resident) {
     let site = &resident.site;
     if site.ledger().deployment.is_some() {
         let wish = Wish::Cancel(Which::Any);
-        let by = Giver::daemon();
-        let (tell, mut progress) = Teller::new(wish.verb(), by, &site.name, &site.means.journal);
-        let order = Order {
-            wish,
-            if_busy: IfBusy::Wait,
-            tell,
-        };
+        let (order, mut progress) = Order::of(site, wish, Giver::daemon(), IfBusy::Wait);
         if resident.orders.send(order).await.is_ok() {
             while progress.recv().await.is_some() {}
         }

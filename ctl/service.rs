@@ -43,6 +43,24 @@ pub struct Order {
     pub tell: Teller,
 }
 
+impl Order {
+    /// Of a service, by whom, and where is read what becomes of it.
+    pub fn of(
+        site: &Site,
+        wish: Wish,
+        by: Giver,
+        if_busy: IfBusy,
+    ) -> (Self, mpsc::Receiver<Progress>) {
+        let (tell, progress) = Teller::new(wish.verb(), by, &site.name, &site.means.journal);
+        let order = Self {
+            wish,
+            if_busy,
+            tell,
+        };
+        (order, progress)
+    }
+}
+
 /// What to do with an order while a deployment is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfBusy {
@@ -488,14 +506,8 @@ impl Desk {
 
     /// An order of the daemon's own, as any other.
     async fn by_itself(&mut self, wish: Wish) {
-        let Site { name, means, .. } = &*self.site;
         // Nobody listens: it is told to the journal and to the record.
-        let (tell, _) = Teller::new(wish.verb(), Giver::daemon(), name, &means.journal);
-        let order = Order {
-            wish,
-            if_busy: IfBusy::Refuse,
-            tell,
-        };
+        let (order, _) = Order::of(&self.site, wish, Giver::daemon(), IfBusy::Refuse);
         self.receive(order).await;
     }
 

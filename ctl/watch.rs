@@ -15,7 +15,6 @@ use crate::api::{Noted, Progress};
 use crate::chunks;
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::Site;
-use crate::teller::Teller;
 use crate::who::Giver;
 
 /// Watch what the configuration names, as long as it does.
@@ -162,13 +161,7 @@ async fn order(
     orders: &mpsc::Sender<Order>,
     wish: Wish,
 ) -> Option<mpsc::Receiver<Progress>> {
-    let journal = &site.means.journal;
-    let (tell, progress) = Teller::new(wish.verb(), Giver::watch(), &site.name, journal);
-    let order = Order {
-        wish,
-        if_busy: IfBusy::Wait,
-        tell,
-    };
+    let (order, progress) = Order::of(site, wish, Giver::watch(), IfBusy::Wait);
     orders.send(order).await.ok().map(|()| progress)
 }
 

@@ -25,7 +25,6 @@ use crate::openapi;
 use crate::refused::{self, BodyOrDefault, NoQuery, Path, Query, Refused};
 use crate::service::{IfBusy, Move, Order, Unchanged, Which, Wish};
 use crate::store::on_disk;
-use crate::teller::Teller;
 use crate::who::Giver;
 
 /// How long the rest of an upload is read that is refused already.
@@ -314,21 +313,9 @@ async fn order(
     wish: Wish,
     if_busy: IfBusy,
 ) -> Result<Response, Refused> {
-    let (tell, progress) = Teller::new(
-        wish.verb(),
-        by,
-        &resident.site.name,
-        &resident.site.means.journal,
-    );
-    resident
-        .orders
-        .send(Order {
-            wish,
-            if_busy,
-            tell,
-        })
-        .await
-        .map_err(|_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "hotctl is ending"))?;
+    let (order, progress) = Order::of(&resident.site, wish, by, if_busy);
+    let sent = resident.orders.send(order).await;
+    sent.map_err(|_| Refused::new(StatusCode::SERVICE_UNAVAILABLE, "hotctl is ending"))?;
     let lines = stream::unfold(progress, |mut progress| async move {
         let line = progress.recv().await?;
         Some((Ok::<_, Infallible>(line_of(&line)), progress))

@@ -1,6 +1,6 @@
 //! Runs what was booted until a signal ends it: requests are answered first, apps end last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -233,8 +233,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         proxy.passes_to(way);
         let _ = stage.send(Stage::Passing);
         let within = house.configured.now().shutdown_timeout;
-        let mut followed = BTreeSet::new();
-        let follow = |serving| upgrade::follow(&house, &mut followed, serving);
+        let follow = |serving| upgrade::follow(&house, serving);
         let finished = successor.see_off(all_of(&mut accepting), leaving, follow);
         finish(finished, within, &mut signals).await;
         // Answers to the command line are short; who follows something follows the other now.

@@ -180,9 +180,7 @@ impl Site {
                 error!(%release, instance, %why, "cannot start a serving process again");
                 {
                     let mut inner = self.inner();
-                    let running = inner.slots.get_mut(&slot);
-                    let one = running.and_then(|running| running.instances.get_mut(instance));
-                    let Some(one) = one.filter(is_due) else {
+                    let Some(one) = inner.instance(slot, instance).filter(is_due) else {
                         return;
                     };
                     one.state = State::Dead;
@@ -203,11 +201,7 @@ impl Site {
         };
         let started = {
             let mut inner = self.inner();
-            let one = inner
-                .slots
-                .get_mut(&slot)
-                .and_then(|running| running.instances.get_mut(instance));
-            one.filter(is_due).map(|one| {
+            inner.instance(slot, instance).filter(is_due).map(|one| {
                 one.process = process.clone();
                 one.spec = spec.clone();
                 one.state = State::Starting;
@@ -329,11 +323,9 @@ impl Site {
             .probe(&self.name, answer.is_ok(), began.elapsed());
         let (before, misses, text) = {
             let mut inner = self.inner();
-            let one = inner
-                .slots
-                .get_mut(&slot)
-                .and_then(|running| running.instances.get_mut(instance));
-            let Some(one) = one else { return };
+            let Some(one) = inner.instance(slot, instance) else {
+                return;
+            };
             if one.state != State::Up || !one.process.is(&started.process) {
                 // Another one meanwhile: this answer is not its own.
                 return;

@@ -53,13 +53,7 @@ impl Site {
         }
     }
 
-    /// Who gets its requests now; none where they are refused.
-    pub fn serves(&self) -> Option<Serving> {
-        let mut inner = self.inner();
-        let split = self.split(&mut inner);
-        self.serving_by(&inner, &split)
-    }
-
+    /// Who gets its requests; none where they are refused.
     fn serving_by(&self, inner: &Inner, split: &Split) -> Option<Serving> {
         let live = inner.ledger.live?;
         let (release, slot, addresses) = match split {

@@ -223,7 +223,7 @@ impl Successor {
         &mut self,
         finished: impl Future<Output = ()>,
         leaving: mpsc::UnboundedReceiver<Passed>,
-        mut serves: impl FnMut(Serving),
+        serves: impl Fn(Serving),
     ) {
         let Self { line, pass, .. } = self;
         let mut lines = line.lines();
