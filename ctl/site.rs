@@ -31,6 +31,7 @@ use hotctl_deploy::ports::Ports;
 use hotctl_deploy::process::Exit;
 use hotctl_deploy::release::Store;
 use hotctl_proxy::Switch;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::store::StateFolder;
 use crate::upgrade::Serving;
-use slot::Running;
+use slot::{Instance, Running};
 
 pub use renew::Renewal;
 pub use retire::Drained;
@@ -86,7 +87,7 @@ pub struct Site {
     /// The slot whose processes should be replaced by fresh ones, and why. Its reader is the service's
     /// task, which looks whether that is still so; what was said before counts no more.
     renewal: watch::Sender<Option<(Slot, Renewal)>>,
-    /// Woken after each round of probes, and when a process ends.
+    /// Woken after each round of probes, when a process ends, and when the record is another.
     stirred: Notify,
     /// What fingerprints of the environment are made with.
     key: Key,
@@ -105,6 +106,13 @@ struct Inner {
     began: Option<Instant>,
     /// When the hold of the deployment under way ends.
     hold_until: Option<Instant>,
+}
+
+impl Inner {
+    /// One instance of what runs in a slot.
+    fn instance(&mut self, slot: Slot, instance: usize) -> Option<&mut Instance> {
+        self.slots.get_mut(&slot)?.instances.get_mut(instance)
+    }
 }
 
 /// A process has ended by itself.
@@ -183,9 +191,10 @@ impl Site {
         self.publish();
     }
 
-    /// Something has happened to it: a round of probes, the end of a process, another configuration.
-    pub async fn stirred(&self) {
-        self.stirred.notified().await;
+    /// Something has happened to it since this was called: a round of probes, the end of a process,
+    /// another configuration, another record.
+    pub fn stirred(&self) -> Notified<'_> {
+        self.stirred.notified()
     }
 
     /// The record as it is now.
@@ -223,6 +232,7 @@ impl Site {
         if written.is_ok() || keep == Keep::Anyway {
             change(&mut self.inner().ledger);
         }
+        self.stirred.notify_waiters();
         written
     }
 

@@ -6,12 +6,11 @@
 mod predecessor;
 mod successor;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hotctl_config::names::{Percent, ReleaseId, ServiceName};
+use hotctl_config::names::{Percent, ReleaseId};
 use hotctl_config::{Address, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -22,6 +21,7 @@ use crate::daemon::lodge;
 use crate::fault::Fault;
 use crate::house::{House, Steering};
 use crate::metrics::Upgrade;
+use crate::site::Site;
 use crate::who::Giver;
 
 pub use predecessor::Predecessor;
@@ -29,6 +29,9 @@ pub use successor::{Held, Successor};
 
 /// The version of what the two say to each other. Each later hotctl speaks this one too.
 pub const PROTOCOL: &str = "1";
+
+/// How long a deployment or a drain that is under way may take before an upgrade is refused for it.
+const REST: Duration = Duration::from_secs(10);
 
 /// That hotctl be replaced.
 #[derive(Debug)]
@@ -78,22 +81,17 @@ pub struct Serving {
     pub addresses: Vec<Address>,
 }
 
-/// Send what requests are still here where the hotctl that has taken over sends its own. `followed`:
-/// the services that it has spoken of before.
-pub fn follow(house: &House, followed: &mut BTreeSet<ServiceName>, serving: Serving) {
+/// Send what requests are still here where the hotctl that has taken over sends its own.
+pub fn follow(house: &House, serving: Serving) {
     let service = serving.release.service.clone();
-    let resident = house.residents().into_iter();
-    let mut resident = resident.filter(|it| it.site.name == service);
-    let Some(site) = resident.next().map(|it| it.site) else {
-        return;
-    };
     // Whoever was here before us, and still has requests, hears of it through us.
     house.means.serving.send_modify(|all| {
         all.insert(service.clone(), serving.clone());
     });
-    // As a rule nothing has changed by the upgrade itself.
-    let is_same = followed.insert(service.clone()) && site.serves().as_ref() == Some(&serving);
-    if !is_same && let Err(unknown) = site.send_to(serving) {
+    // Removed or added meanwhile: nothing of it is here.
+    if let Ok(resident) = house.resident(&service)
+        && let Err(unknown) = resident.site.send_to(serving)
+    {
         error!(%service, %unknown, "requests that are left here do not follow");
     }
 }
@@ -149,7 +147,7 @@ async fn attempt(
     successor::is_possible()?;
     // No reload meanwhile.
     let _turn = house.configured.turn().await;
-    is_quiet(house)?;
+    comes_to_rest(house).await?;
     info!(by = order.by.who.to_string(), "hotctl is to be replaced");
     let mut successor = Successor::start(order.binary.as_deref(), held)?;
     let version = match successor.prepared().await {
@@ -174,28 +172,43 @@ async fn attempt(
     }
 }
 
-/// What is on its way from one release to another would have to be followed by both.
-fn is_quiet(house: &House) -> Result<(), Fault> {
-    for resident in house.residents() {
-        let ledger = resident.site.ledger();
-        let name = &resident.site.name;
-        let under_way = ledger.deployment.as_ref();
-        let under_way = under_way.filter(|deployment| deployment.weight() != Percent::ALL);
-        let text = match under_way {
-            Some(deployment) => format!(
-                "upgrade: {name}: deployment {} is under way",
-                deployment.number
-            ),
-            None if !ledger.retiring.is_empty() => {
-                format!("upgrade: {name}: an old release still finishes its requests")
-            }
-            None => continue,
+/// Wait until nothing is on its way from one release to another: both would have to follow it.
+async fn comes_to_rest(house: &House) -> Result<(), Fault> {
+    let until = tokio::time::Instant::now() + REST;
+    loop {
+        let residents = house.residents();
+        // Asked for before it is looked, so that nothing between the two is missed.
+        let found = residents.iter().find_map(|resident| {
+            let stirred = resident.site.stirred();
+            moves(&resident.site).map(|text| (text, stirred, &resident.site.name))
+        });
+        let Some((text, stirred, name)) = found else {
+            return Ok(());
         };
-        return Err(Fault::failed(text).hint(format!(
-            "try again when it is over; `hotctl status {name}` shows it"
-        )));
+        if tokio::time::timeout_at(until, stirred).await.is_err() {
+            return Err(Fault::failed(format!("upgrade: {text}")).hint(format!(
+                "waited {REST:?}: try again when it is over; `hotctl status {name}` shows it"
+            )));
+        }
     }
-    Ok(())
+}
+
+/// What of a service is on its way from one release to another.
+fn moves(site: &Site) -> Option<String> {
+    let ledger = site.ledger();
+    let name = &site.name;
+    let under_way = ledger.deployment.as_ref();
+    let under_way = under_way.filter(|deployment| deployment.weight() != Percent::ALL);
+    match under_way {
+        Some(deployment) => Some(format!(
+            "{name}: deployment {} is under way",
+            deployment.number
+        )),
+        None if ledger.retiring.is_empty() => None,
+        None => Some(format!(
+            "{name}: an old release still finishes its requests"
+        )),
+    }
 }
 
 /// Take the services up again that were let go of.

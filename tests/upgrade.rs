@@ -157,7 +157,7 @@ fn nobody_else_can_take_the_folder_or_the_socket_of_an_upgraded_daemon() {
 }
 
 #[test]
-fn an_upgrade_waits_for_nobody_and_is_refused_while_a_deployment_is_under_way() {
+fn an_upgrade_is_refused_when_a_deployment_takes_longer_than_a_moment() {
     let daemon = Daemon::of_web("");
     daemon.deploy("v0", &[]);
     let slow = daemon.release("v1");
@@ -168,7 +168,7 @@ fn an_upgrade_waits_for_nobody_and_is_refused_while_a_deployment_is_under_way() 
         "web",
         "--",
         "--start-delay-ms",
-        "20000",
+        "40000",
     ];
     let deploy = daemon.alongside(args);
     eventually("it is under way", || {
@@ -180,6 +180,21 @@ fn an_upgrade_waits_for_nobody_and_is_refused_while_a_deployment_is_under_way() 
         .says("web: deployment 2 is under way");
     daemon.hotctl(["cancel", "web"]).exits(0);
     deploy.wait();
+}
+
+#[test]
+fn an_upgrade_waits_for_the_last_answers_of_an_old_release() {
+    let mut daemon = Daemon::of_web("keep_warm = \"0s\"");
+    daemon.deploy("v0", &[]);
+    let load = Plan::to(daemon.listen()).clients(Class::Slow, 4).start();
+    load.expect(&["v0"]);
+    eventually("they are in flight", || daemon.live().tickets == 4);
+    load.flipping("v0", "v1", || daemon.deploy("v1", &[]));
+    // Each takes two seconds.
+    assert_eq!(daemon.status().service("web").count("draining"), 1);
+    daemon.upgrade(&[]);
+    load.wait_for(8);
+    load.finish().assert_none_failed();
 }
 
 #[test]
