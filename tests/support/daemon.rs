@@ -421,22 +421,11 @@ fn serve(folder: &Path, through: &[String], held: Option<&TcpListener>) -> Child
         .append(true)
         .open(folder.join("daemon.log"));
     let log = log.expect("a log");
-    let direct = hotctl(folder);
-    let mut command = match through.split_first() {
-        None => direct,
-        Some((first, rest)) => {
-            let mut command = Command::new(first);
-            let set = direct
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?)));
-            command.args(rest).arg(direct.get_program());
-            command.env_clear().envs(set).current_dir(folder);
-            command
-        }
-    };
-    command
+    let mut direct = hotctl(folder);
+    direct
         .args(["serve", "--config"])
         .arg(folder.join("hotctl.toml"));
+    let mut command = program::through(through, direct);
     // Of use only where a test makes the folder.
     command.env("HOTCTL_FAILPOINTS", folder.join("failpoints"));
     if let Some(held) = held {

@@ -1,6 +1,7 @@
 //! Running a command to its end, or alongside: bounded in time, its output kept and shown when
 //! something is not as expected.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::ExitStatusExt;
@@ -40,6 +41,26 @@ pub struct Ran {
 #[track_caller]
 pub fn run(command: &mut Command) -> Ran {
     start(command).wait()
+}
+
+/// The same command, begun by `words`: a program that executes what follows its own arguments, in the
+/// same folder and with the same environment. No words: itself.
+pub fn through<S: AsRef<OsStr>>(words: &[S], direct: Command) -> Command {
+    let Some((first, rest)) = words.split_first() else {
+        return direct;
+    };
+    let mut command = Command::new(first);
+    let set = direct.get_envs();
+    command
+        .args(rest)
+        .arg(direct.get_program())
+        .args(direct.get_args())
+        .env_clear()
+        .envs(set.filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = direct.get_current_dir() {
+        command.current_dir(folder);
+    }
+    command
 }
 
 /// Let it run alongside.
