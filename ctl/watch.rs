@@ -20,8 +20,10 @@ use crate::who::Giver;
 /// Watch what the configuration names, as long as it does.
 pub async fn keep_watching(site: Arc<Site>, orders: mpsc::Sender<Order>) {
     loop {
+        // Asked for before it is looked, so that no change between the two is missed.
+        let stirred = site.stirred();
         match plan(&site) {
-            None => site.stirred().await,
+            None => stirred.await,
             Some(plan) => follow(&site, &orders, plan).await,
         }
     }
@@ -44,13 +46,14 @@ async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plan: Plan) {
     let mut watch = Watch::begin(plan.clone());
     let mut begun: Option<Begun> = None;
     loop {
+        let stirred = site.stirred();
+        if self::plan(site).as_ref() != Some(&plan) {
+            return;
+        }
         let told = tokio::select! {
             told = watch.next() => told,
             () = hear(&mut begun) => continue,
-            () = site.stirred() => match self::plan(site) == Some(plan.clone()) {
-                true => continue,
-                false => return,
-            },
+            () = stirred => continue,
         };
         // Its task ends with us only.
         let Some(told) = told else { return };
