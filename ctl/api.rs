@@ -13,7 +13,10 @@ use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use config::{ConfigChange, Effect, ReloadRequest, Reloaded, UpgradeRequest, Upgraded, What};
+pub use config::{
+    ConfigChange, Effect, LogLevel, LogLevelRequest, Logging, ReloadRequest, Reloaded,
+    UpgradeRequest, Upgraded, What,
+};
 pub use events::{EventLine, EventsQuery, Missing, Noted, Progress, Summary};
 pub use record::{DeploymentRecord, HistoryQuery, Outcome, PhaseTook, Verb};
 

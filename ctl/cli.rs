@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use args::{
-    Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, Logs, LogsOf,
+    Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, LogLevelOf, Logs, LogsOf,
     Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve,
     Show, Status, Systemd, Unit, Upgrade, Wait, Watch,
 };
@@ -144,6 +144,8 @@ pub enum Command {
     Reload(Reload),
     /// Let another hotctl take the place of the daemon, without a gap
     Upgrade(Upgrade),
+    /// Print or change how much the daemon writes of what happens
+    LogLevel(LogLevelOf),
     /// Read and check a configuration without using it
     Check(Check),
     /// Write a commented hotctl.toml
@@ -176,6 +178,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_help_is_wider_than_it_is_printed() {
+        let all = Cli::command();
+        for command in all.get_subcommands().chain([&all]) {
+            let Some(help) = command.get_after_help() else {
+                continue;
+            };
+            for line in help.to_string().lines() {
+                let (name, width) = (command.get_name(), line.chars().count());
+                assert!(width <= 100, "{name}: {width} in {line:?}");
+            }
+        }
     }
 
     #[test]

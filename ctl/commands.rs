@@ -85,6 +85,7 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
         (Command::Logs(asked), _) => views::logs(&client, asked, form).await,
         (Command::Reload(asked), _) => reload::reload(&client, asked, form).await,
         (Command::Upgrade(asked), _) => reload::upgrade(&client, asked, form).await,
+        (Command::LogLevel(asked), _) => reload::log_level(&client, asked, form).await,
         (Command::Events(asked), _) => views::events(&client, asked, form).await,
         // The others need no daemon, and are answered before.
         _ => Ok(()),

@@ -59,6 +59,7 @@ pub fn routes() -> OpenApiRouter<Arc<House>> {
         .routes(routes!(views::logs))
         .routes(routes!(config::reload))
         .routes(routes!(config::upgrade))
+        .routes(routes!(config::log_level, config::set_log_level))
         .routes(routes!(description))
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::cli::{Places, Serve};
 use crate::fault::Fault;
-use crate::log;
+use crate::log::Log;
 use crate::reload::Origin;
 use crate::upgrade::Predecessor;
 
@@ -42,7 +42,7 @@ fn begin(
     inherited: Inherited,
     predecessor: &mut Option<Predecessor>,
 ) -> Result<(), Fault> {
-    log::start(flags.log_format, &flags.log_level)?;
+    let log = Log::start(flags.log_format, flags.log_level)?;
     let origin = origin(flags)?;
     let config = origin.read()?;
     let threads = config
@@ -55,7 +55,7 @@ fn begin(
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
     let ended = runtime.block_on(async {
-        let booted = boot::boot(places, origin, config, threads, inherited, predecessor)?;
+        let booted = boot::boot(places, origin, config, threads, log, inherited, predecessor)?;
         run::run(booted, predecessor).await
     });
     // All that counts is written by now. A thread that hangs in a read of a dead disk is not waited

@@ -6,7 +6,9 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Watched, Written};
-use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Reloaded, Status, Upgraded};
+use crate::api::{
+    DeploymentRecord, EventLine, Logging, Progress, ReleaseLine, Reloaded, Status, Upgraded,
+};
 
 /// What has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -29,6 +31,7 @@ pub enum Subject {
     Events,
     Reload,
     Upgrade,
+    LogLevel,
     Check,
     Init,
     Man,
@@ -65,6 +68,7 @@ pub fn of(subject: Subject) -> Value {
         S::Releases => whole::<Vec<ReleaseLine>>(subject),
         S::Reload => whole::<Reloaded>(subject),
         S::Upgrade => whole::<Upgraded>(subject),
+        S::LogLevel => whole::<Logging>(subject),
         S::Check => whole::<Checked>(subject),
         S::Init | S::Man => whole::<Written>(subject),
         S::Version => whole::<Version>(subject),

@@ -40,6 +40,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::Noted;
 use crate::fault::Fault;
 use crate::journal::Journal;
+use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::store::StateFolder;
 use crate::upgrade::Serving;
@@ -58,6 +59,7 @@ pub struct Means {
     pub traffic: Arc<hotctl_proxy::Metrics>,
     pub metrics: Arc<Metrics>,
     pub journal: Journal,
+    pub log: Log,
     pub ports: Ports,
     pub state: StateFolder,
     /// Where apps get a cgroup each; `None` where the system gives us none to divide.

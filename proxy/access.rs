@@ -56,6 +56,23 @@ pub(crate) struct Entry {
     pub(crate) client: Option<IpAddr>,
 }
 
+impl Entry {
+    /// Say it in the daemon's own log, by the id under which the app has got it, too.
+    pub(crate) fn tell(&self) {
+        let Self { method, path, .. } = self;
+        let release = self.release.as_ref().map(tracing::field::display);
+        let took_ms = self.took.as_secs_f64() * 1000.0;
+        tracing::debug!(
+            release,
+            request_id = self.request_id,
+            took_ms,
+            retries = self.retries,
+            "{method} {path}: {}",
+            self.status
+        );
+    }
+}
+
 /// Lines that may wait: some MiB at most.
 const WAITING: usize = 8192;
 

@@ -176,7 +176,7 @@ impl ProxyHttp for Requests {
         if let Some(conn) = conn(session) {
             conn.line().connected(fd);
         }
-        if self.access_log.is_on() {
+        if self.is_told() {
             ctx.sent = Instant::now();
         }
         let connected = ctx.retry.connected(reused, fd, ticket.notes());
@@ -222,7 +222,7 @@ impl ProxyHttp for Requests {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        if self.access_log.is_on() {
+        if self.is_told() {
             ctx.upstream = Some(ctx.sent.elapsed());
         }
         if status.is_server_error() {
@@ -339,8 +339,10 @@ impl ProxyHttp for Requests {
         if error.is_none() && ctx.retry.has_answer() {
             ctx.went_well();
         }
-        if self.access_log.is_on() {
-            self.access_log.write(self.entry(session, ctx, code, took));
+        if self.is_told() {
+            let entry = self.entry(session, ctx, code, took);
+            entry.tell();
+            self.access_log.write(entry);
         }
         let whole = session.is_body_done();
         if let Some(conn) = conn(session) {
@@ -385,7 +387,12 @@ impl Requests {
         ticket.becomes(kind);
     }
 
-    /// The line in the access log.
+    /// Whether each request is told of: in the access log, or where somebody looks closely.
+    fn is_told(&self) -> bool {
+        self.access_log.is_on() || tracing::enabled!(tracing::Level::DEBUG)
+    }
+
+    /// What is told of it.
     fn entry(&self, session: &Session, ctx: &Context, code: u16, took: Duration) -> Entry {
         let request = session.req_header();
         let ip = session.client_addr().and_then(|it| it.as_inet());

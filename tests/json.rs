@@ -73,6 +73,8 @@ fn every_command_that_looks_answers_as_its_schema_says() {
     whole(&["show", "2"], "show");
     whole(&["version"], "version");
     whole(&["reload"], "reload");
+    whole(&["log-level"], "log-level");
+    whole(&["log-level", "debug"], "log-level");
     whole(&["check"], "check");
     whole(&["init", "fresh.toml"], "init");
     std::fs::create_dir(daemon.folder().join("man")).unwrap();

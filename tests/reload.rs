@@ -256,3 +256,42 @@ fn a_service_whose_state_was_mended_serves_after_a_reload() {
     daemon.hotctl(["reload"]).exits(0);
     assert_eq!(get(&daemon, "web.test").has_status(200).text(), "w1\n");
 }
+
+#[test]
+fn how_much_is_written_can_be_changed_while_it_runs() {
+    let daemon = Daemon::of_web("");
+    daemon.hotctl(["log-level"]).exits(0).says("info");
+    daemon.get("/before").has_status(503);
+    let changed = daemon.hotctl(["log-level", "debug"]).exits(0);
+    changed.says("debug, before: info");
+    daemon.get("/while").has_status(503);
+    eventually("what is refused is written", || {
+        daemon.log().contains("GET /while: 503")
+    });
+    assert!(!daemon.log().contains("GET /before"), "{}", daemon.log());
+    daemon.hotctl(["log-level", "error"]).exits(0);
+    daemon.get("/after").has_status(503);
+    // Would be told at any other level.
+    daemon.deploy("v1", &[]);
+    daemon
+        .hotctl(["log-level", "error"])
+        .exits(0)
+        .says("as before");
+    daemon.hotctl(["log-level", "info"]).exits(0).says("error");
+    daemon.deploy("v2", &[]);
+    eventually("the second is written", || {
+        daemon.log().contains("deployment begins release=web@2")
+    });
+    let log = daemon.log();
+    assert!(!log.contains("GET /after"), "{log}");
+    assert!(!log.contains("web@1"), "{log}");
+    // By its id a request is found on both sides.
+    daemon.hotctl(["log-level", "debug"]).exits(0);
+    daemon.get("/id").has_status(404);
+    eventually("it is written by whom it was answered", || {
+        let log = daemon.log();
+        let mut lines = log.lines().filter(|line| line.contains("GET /id: 404"));
+        lines.any(|line| line.contains("release=web@2") && line.contains("request_id="))
+    });
+    daemon.hotctl(["log-level", "loud"]).exits(2).says("trace");
+}

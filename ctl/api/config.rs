@@ -1,8 +1,9 @@
-//! The shapes of a reload and of an upgrade: what is asked for, and what came of it.
+//! The shapes of a reload, of an upgrade and of the log level: what is asked for, and what came of it.
 
 use std::fmt;
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use hotctl_config::names::ServiceName;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -52,6 +53,51 @@ pub struct Upgraded {
     pub pid: u32,
     /// How long it took, in milliseconds.
     pub took_ms: u64,
+}
+
+/// How much the daemon writes of what happens; each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// What failed and should not have.
+    Error,
+    /// And what may need somebody.
+    Warn,
+    /// And what happens to services and to hotctl itself.
+    Info,
+    /// And each request, and what goes wrong without harm.
+    Debug,
+    /// And what the libraries say.
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        })
+    }
+}
+
+/// The body of `PUT /v1/log-level`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogLevelRequest {
+    /// How much is to be written, until the daemon ends or is upgraded.
+    pub level: LogLevel,
+}
+
+/// The answer to `GET` and `PUT /v1/log-level`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Logging {
+    /// How much is written now.
+    pub level: LogLevel,
+    /// How much it was before the request.
+    pub before: LogLevel,
 }
 
 /// One difference.

@@ -10,6 +10,7 @@ use hotctl_config::file::Admin;
 use hotctl_config::names::{ReleaseId, ServiceName};
 use hotctl_config::parse_duration;
 
+use crate::api::LogLevel;
 use crate::schema::Subject;
 
 #[derive(Debug, Args)]
@@ -30,13 +31,8 @@ pub struct Serve {
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// How much it writes
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        default_value = "info",
-        value_parser = ["error", "warn", "info", "debug", "trace"]
-    )]
-    pub log_level: String,
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: LogLevel,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -83,9 +79,9 @@ Examples:
   hotctl watch ./dist -s shop -- node server.js  a folder and its command
   hotctl watch /srv/web/current                  a link that is swapped for another
 
-What is there at first is deployed, too; what is the same as what is live is not. A change in the middle
-of a deployment takes its place. A failure is told, and the next change waited for; what is live stays.
-Ctrl-C ends it, and the daemon goes on.")]
+What is there at first is deployed, too; what is the same as what is live is not. A change in the
+middle of a deployment takes its place. A failure is told, and the next change waited for; what is
+live stays. Ctrl-C ends it, and the daemon goes on.")]
 pub struct Watch {
     /// An executable file, a folder, or a link to one; it may not be there yet
     #[arg(default_value = ".")]
@@ -364,9 +360,10 @@ Examples:
   hotctl upgrade                            the file that the daemon was started from, as it is now
   hotctl upgrade --binary ./hotctl-new      another one
 
-The new process gets the sockets and the locks, checks configuration and state, and takes the services
-up; the apps run on. If it does not get that far within 10 seconds of silence, it is ended and the
-old one serves on (exit 1, with the reason). SIGUSR2 to the daemon does the same as no --binary.")]
+The new process gets the sockets and the locks, checks configuration and state, and takes the
+services up; the apps run on. If it does not get that far within 10 seconds of silence, it is ended
+and the old one serves on (exit 1, with the reason). A deployment or a drain that is under way is
+waited for, up to 10 seconds. SIGUSR2 to the daemon does the same as no --binary.")]
 pub struct Upgrade {
     /// The program that is to take over
     #[arg(long, value_name = "PATH")]
@@ -376,12 +373,24 @@ pub struct Upgrade {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  hotctl log-level          what it is
+  hotctl log-level debug    from now on, until the daemon ends or is upgraded
+
+A daemon that is started, or takes over in an upgrade, begins with what `serve --log-level` says.")]
+pub struct LogLevelOf {
+    /// How much it is to write; left out: what it is
+    pub level: Option<LogLevel>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   hotctl systemd service > /etc/systemd/system/hotctl.service
   hotctl systemd socket > /etc/systemd/system/hotctl.socket
   systemctl daemon-reload && systemctl enable --now hotctl.socket hotctl.service
 
-With the socket unit systemd holds the addresses of [[listen]], so that connections wait while hotctl
-is away. Print it again when they change.")]
+With the socket unit systemd holds the addresses of [[listen]], so that connections wait while
+hotctl is away. Print it again when they change.")]
 pub struct Systemd {
     /// Which unit
     #[arg(value_enum)]

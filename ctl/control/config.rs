@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use tokio::sync::oneshot;
+use tracing::info;
 
-use crate::api::{ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
+use crate::api::{LogLevelRequest, Logging, ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
 use crate::fault::{Exit, Fault};
 use crate::house::House;
-use crate::refused::{BodyOrDefault, NoQuery, Refused};
+use crate::refused::{Body, BodyOrDefault, NoQuery, Refused};
 use crate::reload::Mode;
 use crate::upgrade::Order;
 use crate::who::Giver;
@@ -83,6 +84,39 @@ pub(super) async fn upgrade(
             "upgrade: hotctl ends, or has been replaced already",
         )),
     }
+}
+
+/// How much the daemon writes of what happens.
+#[utoipa::path(
+    get,
+    path = "/v1/log-level",
+    responses((status = 200, body = Logging), Refused)
+)]
+pub(super) async fn log_level(State(house): State<Arc<House>>, _: NoQuery) -> Json<Logging> {
+    let level = house.means.log.level();
+    Json(Logging {
+        level,
+        before: level,
+    })
+}
+
+/// Change it, until the daemon ends or is upgraded.
+#[utoipa::path(
+    put,
+    path = "/v1/log-level",
+    request_body = LogLevelRequest,
+    responses((status = 200, body = Logging), Refused)
+)]
+pub(super) async fn set_log_level(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    by: Giver,
+    Body(request): Body<LogLevelRequest>,
+) -> Result<Json<Logging>, Refused> {
+    let level = request.level;
+    let before = house.means.log.set(level).map_err(refused)?;
+    info!(by = by.who.to_string(), %before, %level, "log level");
+    Ok(Json(Logging { level, before }))
 }
 
 fn refused(fault: Fault) -> Refused {

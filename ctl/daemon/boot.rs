@@ -18,6 +18,7 @@ use crate::cli::Places;
 use crate::failpoint;
 use crate::fault::Fault;
 use crate::journal::Journal;
+use crate::log::Log;
 use crate::metrics::{Metrics, Read};
 use crate::places::{self, Whereabouts};
 use crate::reload::{self, Origin};
@@ -46,6 +47,7 @@ pub fn boot(
     origin: Origin,
     config: Config,
     threads: NonZeroUsize,
+    log: Log,
     mut inherited: Inherited,
     predecessor: &mut Option<Predecessor>,
 ) -> Result<Booted, Fault> {
@@ -112,6 +114,7 @@ pub fn boot(
         traffic,
         metrics,
         journal,
+        log,
         ports: Ports::new(config.ports),
         state,
         cgroups,
