@@ -96,7 +96,7 @@ pub fn follow(house: &House, serving: Serving) {
     }
 }
 
-/// Let another hotctl take the place of this one.
+/// Let another hotctl take the place of this one. Until that is begun, `end` ends the wait for it.
 ///
 /// # Errors
 /// If it did not: then all is as before.
@@ -104,9 +104,10 @@ pub async fn replace(
     house: &Arc<House>,
     held: &Held,
     order: &Order,
+    end: impl Future<Output = ()>,
 ) -> Result<(Successor, Upgraded), Fault> {
     let began = Instant::now();
-    let replaced = attempt(house, held, order).await;
+    let replaced = attempt(house, held, order, end).await;
     match replaced {
         Ok((successor, version)) => {
             house.starter.replaced_by(successor.pid());
@@ -143,11 +144,15 @@ async fn attempt(
     house: &Arc<House>,
     held: &Held,
     order: &Order,
+    end: impl Future<Output = ()>,
 ) -> Result<(Successor, String), Fault> {
     successor::is_possible()?;
     // No reload meanwhile.
     let _turn = house.configured.turn().await;
-    comes_to_rest(house).await?;
+    tokio::select! {
+        rested = comes_to_rest(house) => rested?,
+        () = end => return Err(Fault::failed("upgrade: hotctl is told to end")),
+    }
     info!(by = order.by.who.to_string(), "hotctl is to be replaced");
     let mut successor = Successor::start(order.binary.as_deref(), held)?;
     let version = match successor.prepared().await {
@@ -175,6 +180,7 @@ async fn attempt(
 /// Wait until nothing is on its way from one release to another: both would have to follow it.
 async fn comes_to_rest(house: &House) -> Result<(), Fault> {
     let until = tokio::time::Instant::now() + REST;
+    let mut said = None;
     loop {
         let residents = house.residents();
         // Asked for before it is looked, so that nothing between the two is missed.
@@ -185,11 +191,15 @@ async fn comes_to_rest(house: &House) -> Result<(), Fault> {
         let Some((text, stirred, name)) = found else {
             return Ok(());
         };
+        if said.as_ref() != Some(&text) {
+            info!("an upgrade waits: {text}");
+        }
         if tokio::time::timeout_at(until, stirred).await.is_err() {
             return Err(Fault::failed(format!("upgrade: {text}")).hint(format!(
                 "waited {REST:?}: try again when it is over; `hotctl status {name}` shows it"
             )));
         }
+        said = Some(text);
     }
 }
 

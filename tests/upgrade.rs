@@ -178,7 +178,14 @@ fn an_upgrade_is_refused_when_a_deployment_takes_longer_than_a_moment() {
         .hotctl(["upgrade"])
         .exits(1)
         .says("web: deployment 2 is under way");
-    daemon.hotctl(["cancel", "web"]).exits(0);
+    // Who is told to end meanwhile does so, and does not wait first.
+    let upgrade = daemon.alongside(["upgrade"]);
+    eventually("it waits again", || {
+        let log = daemon.log();
+        log.matches("an upgrade waits: web: deployment 2").count() == 2
+    });
+    send(daemon.pid(), Signal::TERM);
+    upgrade.wait().exits(1).says("told to end");
     deploy.wait();
 }
 

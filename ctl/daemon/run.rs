@@ -202,8 +202,13 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
                 continue;
             }
         };
+        let mut ends = false;
         let replaced = {
-            let mut replaced = std::pin::pin!(upgrade::replace(&house, &held, &order));
+            let end = async {
+                signals.end().await;
+                ends = true;
+            };
+            let mut replaced = std::pin::pin!(upgrade::replace(&house, &held, &order, end));
             loop {
                 tokio::select! {
                     replaced = &mut replaced => break replaced,
@@ -217,6 +222,9 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
                 break Some(successor);
             }
             Err(fault) => drop(order.tell.send(Err(fault))),
+        }
+        if ends {
+            break None;
         }
     };
     // Nobody is to be taken in by a socket that nobody accepts from.
