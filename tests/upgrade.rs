@@ -190,6 +190,37 @@ fn an_upgrade_is_refused_when_a_deployment_takes_longer_than_a_moment() {
 }
 
 #[test]
+fn who_asks_for_an_upgrade_beside_another_is_answered() {
+    let mut daemon = Daemon::of_web("");
+    let slow = daemon.release("v1");
+    let slow = slow.to_str().unwrap();
+    let args = ["deploy", slow, "--", "--start-delay-ms", "40000"];
+    let deploy = daemon.alongside(args);
+    eventually("it is under way", || {
+        daemon.status().service("web").count("candidate") == 1
+    });
+    let first = daemon.alongside(["upgrade"]);
+    eventually("it waits", || daemon.log().contains("an upgrade waits"));
+    // One waits behind it, the other finds no place.
+    let others = [daemon.alongside(["upgrade"]), daemon.alongside(["upgrade"])];
+    daemon.hotctl(["cancel", "web"]).exits(0);
+    first.wait().exits(0);
+    for other in others {
+        let ran = other.wait();
+        // Where it came late enough, it is the new one that is replaced.
+        let told = [
+            "replaced already",
+            "another one is under way",
+            "serves, pid",
+        ];
+        let all = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(told.iter().any(|text| all.contains(text)), "{ran}");
+    }
+    deploy.wait();
+    daemon.finds_successor();
+}
+
+#[test]
 fn an_upgrade_waits_for_the_last_answers_of_an_old_release() {
     let mut daemon = Daemon::of_web("keep_warm = \"0s\"");
     daemon.deploy("v0", &[]);

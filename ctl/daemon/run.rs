@@ -229,6 +229,8 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     };
     // Nobody is to be taken in by a socket that nobody accepts from.
     drop(held);
+    // Whoever still asks for an upgrade is told that it is too late.
+    drop(upgrades);
     if let Some(mut successor) = successor {
         leave.cancel();
         drop(admin);
