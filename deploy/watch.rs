@@ -182,8 +182,9 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
         unsettled: None,
     };
     let cannot = match seen {
-        // What is not whole yet is not what changes are counted from.
-        Ok(seen) if seen.first_open(&Known::nothing(&plan)).is_some() => None,
+        // What is not whole yet is not what changes are counted from. In a folder it may be a file that
+        // stays open, and the rest of it is whole.
+        Ok(seen) if seen.is_open_file(&watcher.known) => None,
         Ok(seen) => {
             watcher.known = seen;
             None
@@ -417,6 +418,12 @@ impl Known {
         let changed = self.snapshot.since(&before.snapshot);
         let open = self.snapshot.first_open(root, &changed)?;
         Some(snapshot::within(root, open))
+    }
+
+    /// Whether it is a file, and somebody has it open for writing.
+    fn is_open_file(&self, before: &Self) -> bool {
+        let open = self.first_open(before);
+        open.is_some() && open == self.route.end
     }
 
     fn judge(&self, heard: &Heard) -> Verdict {

@@ -198,6 +198,20 @@ async fn what_is_still_being_written_when_the_watch_begins_is_told_when_it_is_wh
 }
 
 #[tokio::test]
+async fn what_stays_open_in_a_folder_holds_up_no_change_of_the_rest() {
+    let (_temp, root) = temp();
+    let out = root.join("out");
+    write(&out.join("app"), "one");
+    let mut kept = File::create(out.join("kept.db")).unwrap();
+    kept.write_all(b"rows").unwrap();
+    let (mut watch, found, _) = begin(plan(&out)).await;
+    assert_eq!(found, Found::Something);
+    write(&out.join("app"), "another");
+    assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
+    quiet(&mut watch).await;
+}
+
+#[tokio::test]
 async fn who_only_reads_changes_nothing() {
     let (_temp, root) = temp();
     for n in 0..100 {
