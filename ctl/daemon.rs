@@ -2,6 +2,7 @@
 //! before is taken up in `recover`, and `run` serves until a signal ends it.
 
 mod boot;
+mod door;
 pub mod inherit;
 mod listeners;
 mod recover;

@@ -38,6 +38,9 @@ pub enum Named {
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
+    named: Named,
+    /// Which file it was when it was bound, by device and number; none where it was not there then.
+    file: Option<(u64, u64)>,
     /// Held as long as the socket is ours, so that nobody takes it for stale.
     lock: fs::File,
     heir: Heir,
@@ -99,36 +102,44 @@ impl Socket {
             Fault::config(format!("socket {}: {}", path.display(), reason(&cause)))
                 .hint("choose another with --socket")
         };
-        if let Some(folder) = path.parent() {
-            if named == Named::ByOperator && folder.exists() {
-                check_private(folder)?;
-                check_open_to(folder, callers)?;
-            } else {
-                places::private_folder(folder, "socket")?;
-                open_to(folder, callers, 0o710)?;
-            }
-        }
+        open_folder(path, named, callers)?;
         let lock = lock(path, fault)?;
-        match fs::symlink_metadata(path) {
-            // With the lock ours, whoever bound it is gone.
-            Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path).map_err(fault)?,
-            Ok(_) => {
-                return Err(Fault::config(format!(
-                    "socket {}: a file that is no socket is in its place",
-                    path.display()
-                ))
-                .hint("move it away, or choose another with --socket"));
-            }
-            Err(_) => {}
-        }
-        let listener = bind_private(path).map_err(fault)?;
+        let listener = take_place(path, callers)?;
         let socket = Self {
             path: path.to_owned(),
+            named,
+            file: file_at(path),
             lock,
             heir: Heir::Nobody,
         };
-        open_to(path, callers, 0o660)?;
         Ok((socket, listener))
+    }
+
+    /// Whether its file is still where it was bound; without it nobody can connect.
+    pub fn is_in_place(&self) -> bool {
+        self.file.is_some() && file_at(&self.path) == self.file
+    }
+
+    /// Bind it again: somebody has removed its file, or put another there.
+    ///
+    /// # Errors
+    /// As [`Socket::bind`].
+    pub fn renew(&mut self, callers: &Callers) -> Result<UnixListener, Fault> {
+        let fault = |cause: io::Error| {
+            Fault::config(format!(
+                "socket {}: {}",
+                self.path.display(),
+                reason(&cause)
+            ))
+        };
+        open_folder(&self.path, self.named, callers)?;
+        // The lock may have gone with it.
+        if !places::is_same_file(&self.lock, &lock_path(&self.path)) {
+            self.lock = lock(&self.path, fault)?;
+        }
+        let listener = take_place(&self.path, callers)?;
+        self.file = file_at(&self.path);
+        Ok(listener)
     }
 
     /// The socket of the hotctl that is being replaced, with its lock.
@@ -137,6 +148,7 @@ impl Socket {
     /// If another place is wanted than where it is.
     pub fn passed_on(
         path: &Path,
+        named: Named,
         lock: OwnedFd,
         listener: OwnedFd,
     ) -> Result<(Self, UnixListener), Fault> {
@@ -157,6 +169,8 @@ impl Socket {
             .map_err(|cause| fault(cause.to_string()))?;
         let socket = Self {
             path: path.to_owned(),
+            named,
+            file: file_at(path),
             lock,
             // Until it is taken over it is not ours to remove.
             heir: Heir::Successor,
@@ -196,6 +210,49 @@ impl Drop for Socket {
         let _ = fs::remove_file(&self.path);
         let _ = fs::remove_file(lock_path(&self.path));
     }
+}
+
+/// Make its folder, or see to it that one which an operator has named is fit for it.
+fn open_folder(path: &Path, named: Named, callers: &Callers) -> Result<(), Fault> {
+    let Some(folder) = path.parent() else {
+        return Ok(());
+    };
+    if named == Named::ByOperator && folder.exists() {
+        check_private(folder)?;
+        return check_open_to(folder, callers);
+    }
+    places::private_folder(folder, "socket")?;
+    open_to(folder, callers, 0o710)
+}
+
+/// Bind the socket, given that its lock is ours.
+fn take_place(path: &Path, callers: &Callers) -> Result<UnixListener, Fault> {
+    let fault = |cause: io::Error| {
+        Fault::config(format!("socket {}: {}", path.display(), reason(&cause)))
+            .hint("choose another with --socket")
+    };
+    match fs::symlink_metadata(path) {
+        // With the lock ours, whoever bound it is gone.
+        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path).map_err(fault)?,
+        Ok(_) => {
+            return Err(Fault::config(format!(
+                "socket {}: a file that is no socket is in its place",
+                path.display()
+            ))
+            .hint("move it away, or choose another with --socket"));
+        }
+        Err(_) => {}
+    }
+    let listener = bind_private(path).map_err(fault)?;
+    open_to(path, callers, 0o660)?;
+    Ok(listener)
+}
+
+/// The socket that is there, by device and number.
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    let meta = fs::symlink_metadata(path).ok()?;
+    let is_socket = meta.file_type().is_socket();
+    is_socket.then(|| (meta.dev(), meta.ino()))
 }
 
 /// Nobody else may connect, not even for a moment: Linux gives the file the mode that the socket has
@@ -340,6 +397,32 @@ mod tests {
         assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o710, 0o660));
         let second = Socket::bind(&path, Named::ByDefault, &own_group()).unwrap_err();
         assert!(second.text.contains("another hotctl"), "{second}");
+    }
+
+    #[tokio::test]
+    async fn a_socket_whose_file_was_removed_is_bound_again_with_its_folder_and_lock() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("run");
+        let path = folder.join("control.sock");
+        let ourselves = Callers::Ourselves;
+        let (mut socket, _listener) = Socket::bind(&path, Named::ByDefault, &ourselves).unwrap();
+        assert!(socket.is_in_place());
+        fs::remove_file(&path).unwrap();
+        assert!(!socket.is_in_place());
+        let _second = socket.renew(&ourselves).unwrap();
+        assert!(socket.is_in_place());
+        fs::remove_dir_all(&folder).unwrap();
+        let _third = socket.renew(&ourselves).unwrap();
+        assert!(socket.is_in_place());
+        assert_eq!((mode(&folder), mode(&path)), (0o700, 0o600));
+        // The lock is ours again, too.
+        Socket::bind(&path, Named::ByDefault, &ourselves).unwrap_err();
+        // What somebody else has put there is not removed.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "notes").unwrap();
+        let refused = socket.renew(&ourselves).unwrap_err();
+        assert!(refused.text.contains("no socket"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "notes");
     }
 
     #[tokio::test]

@@ -152,6 +152,29 @@ fn the_control_socket_and_the_state_are_private() {
 }
 
 #[test]
+fn a_control_socket_that_was_removed_comes_back() {
+    let mut daemon = Daemon::of_web("");
+    let place = daemon.folder().join("control.sock");
+    for _ in 0..2 {
+        fs::remove_file(&place).unwrap();
+        daemon.hotctl(["status"]).exits(3);
+        eventually("it is there again", || place.exists());
+        let first = daemon.status();
+        assert_eq!(first.pid, daemon.pid());
+        // Whoever takes over has it, too.
+        daemon.upgrade(&[]);
+    }
+    daemon.deploy("v1", &[]);
+    assert_eq!(
+        daemon
+            .log()
+            .matches("the control socket was removed")
+            .count(),
+        2
+    );
+}
+
+#[test]
 fn on_sigterm_what_is_in_flight_is_answered_and_nobody_new_taken() {
     let mut daemon = Daemon::of_web("");
     daemon.deploy("v1", &[]);

@@ -76,7 +76,7 @@ pub fn boot(
         inherited.named(name::CONTROL),
     );
     let (socket, control) = match passed {
-        (Some(lock), Some(listener)) => Socket::passed_on(&socket, lock, listener)?,
+        (Some(lock), Some(listener)) => Socket::passed_on(&socket, named, lock, listener)?,
         _ => Socket::bind(&socket, named, &callers)?,
     };
     // All that can be refused without steering anything has not been.

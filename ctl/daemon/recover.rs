@@ -51,6 +51,8 @@ async fn take_up(
         let (tell_exits, exits) = mpsc::channel(16);
         let site = Site::open(&name, &config, &means, tell_exits)?;
         let history = history_of(&means, &name)?;
+        // A record that was moved away, or its last good copy, may know less.
+        site.note(|ledger| ledger.number_after(history.numbers()));
         Ok(Opened {
             site,
             history,

@@ -9,17 +9,16 @@ use hotctl_config::file::OnExit;
 use hotctl_proxy::{Proxy, Settings, Stage};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use super::boot::Booted;
+use super::door::Door;
 use super::listeners::{Listeners, local};
 use super::recover;
 use super::signals::{Heard, Signals};
 use crate::admin;
 use crate::api::Noted;
-use crate::control;
 use crate::failpoint;
 use crate::fault::Fault;
 use crate::house::{Address, House, Parting, Tasks};
@@ -54,7 +53,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     // Before anything is started, so that no signal finds us without an answer.
     let mut signals = Signals::new().map_err(failed)?;
     let held = Held::of(&http, admin.as_ref(), &control, &socket, &means.state);
-    let held = held.map_err(|cause| Fault::failed(format!("descriptors: {cause}")))?;
+    let mut held = held.map_err(|cause| Fault::failed(format!("descriptors: {cause}")))?;
 
     let tasks = Tasks::default();
     let mut lodgers = BTreeMap::new();
@@ -137,17 +136,9 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         }
         None => None,
     };
-    let controlled = house.clone();
-    let leave = CancellationToken::new();
-    let left = leave.clone();
-    let mut control = AbortOnDropHandle::new(tokio::spawn(async move {
-        let app =
-            control::router(controlled).into_make_service_with_connect_info::<control::Caller>();
-        let serving = axum::serve(control, app);
-        let _ = serving.with_graceful_shutdown(left.cancelled_owned()).await;
-    }));
+    let mut door = Door::open(house.clone(), callers.clone(), socket, control);
     let shown: Vec<String> = listen.iter().map(ToString::to_string).collect();
-    info!(listen = %shown.join(" "), control = %socket.path().display(), state = %means.state.root().display(),
+    info!(listen = %shown.join(" "), control = %door.socket().path().display(), state = %means.state.root().display(),
         "hotctl {} serves", env!("CARGO_PKG_VERSION"));
     if let Callers::Group { name, .. } = &callers {
         info!(
@@ -176,6 +167,10 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
                 starter.alive();
                 continue;
             }
+            () = door.due() => {
+                door.keep(&mut held);
+                continue;
+            }
             Some(order) = upgrades.recv() => Err(order),
             heard = signals.next() => Ok(heard),
         };
@@ -202,6 +197,8 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
                 continue;
             }
         };
+        // Who takes over gets what is there.
+        door.keep(&mut held);
         let mut ends = false;
         let replaced = {
             let end = async {
@@ -232,9 +229,9 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     // Whoever still asks for an upgrade is told that it is too late.
     drop(upgrades);
     if let Some(mut successor) = successor {
-        leave.cancel();
+        door.close();
         drop(admin);
-        socket.leave();
+        door.socket().leave();
         if let Some(signal) = signals.unheard_end() {
             // It was meant for whoever serves.
             successor.signal(signal);
@@ -247,7 +244,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         let finished = successor.see_off(all_of(&mut accepting), leaving, follow);
         finish(finished, within, &mut signals).await;
         // Answers to the command line are short; who follows something follows the other now.
-        let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;
+        let _ = tokio::time::timeout(LAST_ANSWERS, door.closed()).await;
         info!("ended: another hotctl serves");
         return Ok(());
     }
@@ -283,8 +280,7 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
         }
         tasks.services.wait().await;
     }
-    drop(control);
-    drop(socket);
+    drop(door);
     means.journal.flush().await;
     drop(stopping);
     info!("ended");

@@ -66,6 +66,16 @@ impl Held {
             state_lock: state.lock()?,
         })
     }
+
+    /// The control socket was bound again.
+    ///
+    /// # Errors
+    /// If no descriptor is left; it is as it was then.
+    pub fn renew_control(&mut self, control: impl AsFd, socket: &Socket) -> io::Result<()> {
+        let (control, lock) = (control.as_fd().try_clone_to_owned()?, socket.lock()?);
+        (self.control, self.socket_lock) = (control, lock);
+        Ok(())
+    }
 }
 
 /// A hotctl that was started to take our place.
@@ -75,6 +85,8 @@ pub struct Successor {
     line: BufReader<tokio::net::UnixStream>,
     pass: PassSocket,
     binary: PathBuf,
+    /// Whether it has said anything that is understood.
+    known: bool,
 }
 
 /// Whether whoever started us can bear that our process ends and another goes on.
@@ -170,6 +182,7 @@ impl Successor {
             line: BufReader::new(line),
             pass,
             binary,
+            known: false,
         })
     }
 
@@ -298,7 +311,10 @@ impl Successor {
                     let fault = Fault::failed(format!("upgrade: {binary}: {error}"));
                     return Err(Fault { hint, ..fault });
                 }
-                Ok(word) => return Ok(word),
+                Ok(word) => {
+                    self.known = true;
+                    return Ok(word);
+                }
                 Err(_) => {
                     let text = format!("says `{}`, which this hotctl does not know", said.trim());
                     (text, "name an executable hotctl with --binary".to_owned())
@@ -306,9 +322,15 @@ impl Successor {
             },
             Ok(_) => {
                 let how = tokio::time::timeout(SILENCE, self.child.wait()).await;
-                let how = how.ok().and_then(Result::ok).map(shown);
-                let how = how.unwrap_or_else(|| "hung up".to_owned());
-                let hint = format!("is that a hotctl that knows `upgrade`? `{binary} --version`");
+                let status = how.ok().and_then(Result::ok);
+                // Whoever kills it, it is not for what it does not know.
+                let hint = match (status.and_then(|status| status.code()), self.known) {
+                    (Some(_), false) => {
+                        format!("is that a hotctl that knows `upgrade`? `{binary} --version`")
+                    }
+                    _ => "its own words are in the log of this hotctl; upgrade again".to_owned(),
+                };
+                let how = status.map_or_else(|| "hung up".to_owned(), shown);
                 (format!("{how} before it was {wanted}"), hint)
             }
         };
