@@ -337,6 +337,9 @@ pub struct ReleaseLine {
     pub created_ms: u64,
     /// `live`, `candidate`, `warm`, `draining`, `previous`, `stopped`; none if only stored.
     pub role: Option<String>,
+    /// Whether its files are in the store. Without them it cannot be started again.
+    #[serde(default = "yes")]
+    pub stored: bool,
 }
 
 /// The query of `DELETE /v1/services/NAME/deployments`; empty = whatever is under way or waits.

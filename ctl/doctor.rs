@@ -9,7 +9,7 @@ mod system;
 use hotctl_config::file::Config;
 
 use crate::answers::{Diagnosis, Finding, Verdict};
-use crate::api::Status;
+use crate::api::{Refusal, Status};
 use crate::cli::{self, Form, Places};
 use crate::client::Client;
 use crate::fault::Fault;
@@ -29,6 +29,7 @@ pub async fn run(places: &Places, asked: &cli::Doctor, form: Form) -> Result<(),
         checks.extend(network::check(config, daemon.as_ref()));
         checks.extend(services::check(config, &places::state(places)));
     }
+    checks.extend(daemon.iter().flat_map(damaged));
     checks.extend(system::check(config.as_ref()));
     let wrong = checks
         .iter()
@@ -86,6 +87,20 @@ impl Finding {
 async fn running(places: &Places) -> Option<Status> {
     let client = Client::find(places).await.ok()?;
     client.get("/v1/status").await.ok()
+}
+
+/// The services whose state cannot be read.
+fn damaged(daemon: &Status) -> Vec<Finding> {
+    let damaged = daemon.services.iter().filter_map(|service| {
+        let Refusal { error, hint } = service.damage.as_ref()?;
+        let check = format!("{}: state", service.name);
+        Some(Finding::wrong(
+            &check,
+            error,
+            hint.clone().unwrap_or_default(),
+        ))
+    });
+    damaged.collect()
 }
 
 fn configuration(asked: &cli::Doctor) -> (Option<Config>, Finding) {

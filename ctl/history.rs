@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hotctl_config::names::ServiceName;
-use hotctl_deploy::ledger::Ledger;
+use hotctl_deploy::ledger::{Last, Ledger};
 use hotctl_deploy::machine::{Deployment, Phase};
 use hotctl_deploy::why::{Kind, Why};
 use prometheus::IntCounter;
@@ -121,6 +121,16 @@ impl History {
         }
         drop(records);
         self.changed.notify_one();
+    }
+
+    /// The highest numbers that it tells of; of slots it tells nothing.
+    pub fn numbers(&self) -> Last {
+        let records = self.records();
+        Last {
+            release: records.iter().map(|it| it.to.number).max().unwrap_or(0),
+            slot: 0,
+            deployment: records.iter().map(|it| it.number).max().unwrap_or(0),
+        }
     }
 
     /// The order whose turn had not come when the last daemon ended.

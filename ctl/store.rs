@@ -173,7 +173,7 @@ impl StateFolder {
                     record.display()
                 );
                 Err(Fault::config(text).hint(format!(
-                    "restore {RECORD} from a copy, or move it and {RECORD}.last away and deploy {name} again; then `hotctl reload`"
+                    "restore {RECORD} from a copy, then `hotctl reload`; without one, move it and {RECORD}.last away, `hotctl reload` (what still runs of {name} is ended then), and deploy {name} again"
                 )))
             }
         }
@@ -194,7 +194,7 @@ impl StateFolder {
             Source::Nothing => {
                 if has_entries(&folder.join("releases")) {
                     warn!(service = %name, folder = %folder.display(),
-                        "there are releases and no record of them: nothing is live, and numbers begin at 1");
+                        "there are releases and no record of them: nothing is live, and what still runs of it is ended");
                 }
                 return Ok((ledger, None));
             }

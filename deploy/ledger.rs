@@ -121,6 +121,18 @@ impl Ledger {
         self.last.deployment
     }
 
+    /// These numbers were given, as somebody remembers: none of them is given again.
+    pub fn number_after(&mut self, given: Last) {
+        let Last {
+            release,
+            slot,
+            deployment,
+        } = &mut self.last;
+        *release = given.release.max(*release);
+        *slot = given.slot.max(*slot);
+        *deployment = given.deployment.max(*deployment);
+    }
+
     /// A release whose order ended before its turn came leaves again; its number is not given twice.
     pub fn withdraw(&mut self, number: u32) {
         if self.waiting == Some(number) {

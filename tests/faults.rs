@@ -137,6 +137,33 @@ fn a_service_whose_state_cannot_be_read_is_left_alone_and_the_others_serve() {
     let admin = status.admin.unwrap();
     http::get(admin, "/readyz").has_status(503);
     assert_eq!(api().header("x-version"), "a1");
+    let doctor = daemon.hotctl(["doctor"]).exits(1);
+    doctor.says("web: state").says("record.json");
+}
+
+/// What the hint says that helps, but with a restart.
+#[test]
+fn where_a_damaged_record_is_moved_away_no_number_is_given_twice() {
+    let mut daemon = Daemon::start(TWO);
+    deploy(&daemon, "web", "v1");
+    deploy(&daemon, "web", "v2");
+    daemon.kill();
+    for file in ["record.json", "record.json.last"] {
+        fs::remove_file(state(&daemon, "web", file)).unwrap();
+    }
+    daemon.start_again();
+    refused_for(daemon.get("/"), "nothing_deployed");
+    deploy(&daemon, "web", "v3");
+    assert_eq!(daemon.get("/").has_status(200).text(), "v3\n");
+    let history = daemon.hotctl(["history", "web", "--json"]).exits(0);
+    let history: Vec<serde_json::Value> = history.json();
+    let numbers: Vec<_> = history
+        .iter()
+        .map(|one| (one["number"].clone(), one["to"].clone()))
+        .collect();
+    let expected = [(3, "web@3"), (2, "web@2"), (1, "web@1")];
+    let expected = expected.map(|(number, to)| (number.into(), to.into()));
+    assert_eq!(numbers, expected);
 }
 
 /// A daemon whose state is on a disk of its own, a few MiB in a mount namespace; none where the system
@@ -398,6 +425,10 @@ fn a_release_whose_files_were_deleted_serves_on_and_is_said_to_be_gone() {
             .says("try: deploy it again from its source");
     }
     assert_eq!(daemon.live().pid, Some(v2.pid));
+    daemon
+        .hotctl(["releases", "web"])
+        .exits(0)
+        .says("live, files gone");
     // That is what helps.
     daemon.deploy_path(&daemon.release("v2"), &["--marker", "again"]);
     daemon.hotctl(["restart", "web"]).exits(0);

@@ -26,6 +26,7 @@ use crate::history::{History, now_ms};
 use crate::house::{Damaged, House, Lodger, Resident};
 use crate::refused::{NoQuery, Path, Query, Refused};
 use crate::site::{Site, SlotView};
+use crate::store::on_disk;
 
 /// The stored releases, oldest first.
 #[utoipa::path(
@@ -57,8 +58,19 @@ pub(super) async fn releases(
         args: release.args.clone(),
         created_ms: release.created_ms,
         role: role(*number),
+        stored: true,
     });
-    Ok(Json(lines.collect()))
+    let mut lines: Vec<ReleaseLine> = lines.collect();
+    on_disk(|| {
+        for line in &mut lines {
+            // What cannot be read may be there.
+            line.stored = site
+                .store
+                .find(&line.digest)
+                .map_or(true, |it| it.is_some());
+        }
+    });
+    Ok(Json(lines))
 }
 
 /// The deployments that are remembered, newest first.

@@ -223,7 +223,12 @@ pub fn releases(lines: &[ReleaseLine]) -> String {
             .unwrap_or_default();
         vec![
             Cell::plain(line.release.to_string()),
-            Cell::word(line.role.as_deref().unwrap_or("stored")),
+            match (line.role.as_deref(), line.stored) {
+                (Some(role), true) => Cell::word(role),
+                (Some(role), false) => Cell::word(&format!("{role}, files gone")),
+                (None, true) => Cell::word("stored"),
+                (None, false) => Cell::word("files gone"),
+            },
             Cell::plain(line.digest.short()),
             Cell::plain(seconds(age.as_secs_f64())),
             Cell::plain(line.name.clone()),
