@@ -20,7 +20,7 @@ pub enum Exit {
     },
     /// It never ran, for this reason.
     NotStarted(String),
-    /// Nobody knows: its shim was killed, and it was killed with it.
+    /// Nobody knows: its shim was killed, and it was killed with it; or it had ended, and its shim hung.
     Lost,
 }
 

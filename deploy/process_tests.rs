@@ -306,20 +306,24 @@ async fn a_shim_that_is_killed_takes_the_app_with_it() {
 }
 
 #[tokio::test]
-async fn a_shim_that_stands_still_does_not_hold_up_the_stop_for_ever() {
+async fn a_shim_that_somebody_has_stopped_stops_its_app_and_tells_of_its_end() {
     let house = House::new();
+    let killed = Exit::Signal(9);
     let app = house.sh("sleep 30").await;
-    assert!(tree::send(
-        app.shim_pid(),
-        rustix::process::Signal::STOP,
-        |_| true
-    ));
-    let limit = Duration::from_secs(25);
-    let stopped = tokio::time::timeout(limit, app.stop(Duration::ZERO))
-        .await
-        .unwrap();
-    assert_eq!((stopped.exit, stopped.left), (Exit::Lost, 0));
+    let stop_shim = |app: &crate::process::Process| {
+        let stop = rustix::process::Signal::STOP;
+        assert!(tree::send(app.shim_pid(), stop, |_| true));
+    };
+    stop_shim(&app);
+    let stopped = app.stop(Duration::ZERO).await;
+    assert_eq!((stopped.exit, stopped.left), (killed.clone(), 0));
     assert!(!lives(app.pid()));
+    let app = house.sh("sleep 30").await;
+    stop_shim(&app);
+    assert!(tree::send(app.pid(), rustix::process::Signal::KILL, |_| {
+        true
+    }));
+    assert_eq!(app.exited().await, killed);
 }
 
 #[tokio::test]

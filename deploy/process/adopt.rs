@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::UnixStream;
 
@@ -144,6 +144,10 @@ fn meet(socket: &Path) -> Result<Met, Gone> {
     };
     stream.set_read_timeout(Some(ANSWER)).map_err(strange)?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).map_err(|e| strange(e.into()))?;
+    // One that somebody has stopped would not answer.
+    if let Ok(held) = rustix::process::pidfd_open(peer.pid, PidfdFlags::empty()) {
+        let _ = rustix::process::pidfd_send_signal(&held, Signal::CONT);
+    }
     let mut line = Line::new(stream);
     let text = match line.wait() {
         Ok(text) => text,

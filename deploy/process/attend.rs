@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader, Lines};
 use tokio::net::unix::OwnedWriteHalf;
@@ -18,8 +18,11 @@ use tokio::time::timeout;
 use super::{Ask, Ended, Exit, Inner, MARK, Process, STOP_LIMIT, State};
 use crate::cgroup::Leaf;
 use crate::notify::Notice;
-use crate::tree;
 use crate::wire::{self, Order, Report};
+use crate::{sys, tree};
+
+/// How long a shim may take to tell of the end of its app, last words included, until it is killed.
+const TELLS: Duration = Duration::from_secs(4);
 
 /// What is known of an app when its attendant begins.
 pub(super) struct Known {
@@ -64,6 +67,24 @@ impl Shim {
         }
     }
 
+    /// Let it go on, where somebody has stopped it.
+    fn go_on(&self) {
+        // Gone already: the same.
+        match self {
+            Self::Child(child) => {
+                let number = child.id().and_then(|pid| i32::try_from(pid).ok());
+                if let Some(pid) = number.and_then(Pid::from_raw) {
+                    // Not waited for yet: the number is its own.
+                    let _ = rustix::process::kill_process(pid, Signal::CONT);
+                }
+            }
+            Self::Adopted(held) => drop(rustix::process::pidfd_send_signal(
+                held.get_ref(),
+                Signal::CONT,
+            )),
+        }
+    }
+
     async fn gone(&mut self) {
         match self {
             // Looked after by hand: while a thread of a process that has ended hangs in a write to the
@@ -97,6 +118,8 @@ pub(super) struct Attendant {
     cgroup: Option<PathBuf>,
     ties: Ties,
     shim: Shim,
+    /// The app's own process, until its end is seen. A shim that is stopped does not tell of it.
+    app: Option<AsyncFd<OwnedFd>>,
     lines: Reports,
     write: OwnedWriteHalf,
     state: watch::Sender<State>,
@@ -113,6 +136,10 @@ enum End {
 impl Attendant {
     /// Attend to a shim, in a task that ends with it.
     pub(super) fn hire(known: Known, shim: Shim, lines: Reports, write: OwnedWriteHalf) -> Process {
+        let app = match known.exit {
+            Some(_) => None,
+            None => held(known.pid, known.shim),
+        };
         let (state, seen) = watch::channel(State {
             notice: known.notice,
             exit: known.exit,
@@ -125,6 +152,7 @@ impl Attendant {
             cgroup: known.cgroup,
             ties: known.ties,
             shim,
+            app,
             lines,
             write,
             state,
@@ -160,8 +188,17 @@ impl Attendant {
     async fn listen(&mut self, asked: &mut mpsc::Receiver<Ask>) -> End {
         let mut ended = None;
         let mut is_held = true;
+        let mut told_by = None;
         loop {
             tokio::select! {
+                () = is_over(self.app.as_ref()) => {
+                    self.app_is_over();
+                    told_by = Some(tokio::time::Instant::now() + TELLS);
+                }
+                () = until(told_by) => {
+                    self.is_due();
+                    told_by = None;
+                }
                 line = self.lines.next_line() => match line {
                     Ok(Some(text)) => match serde_json::from_str(&text) {
                         Ok(Report::Exited(exit)) => self.state.send_modify(|state| {
@@ -179,18 +216,55 @@ impl Attendant {
                     Ok(None) | Err(_) => return End::Told(ended),
                 },
                 ask = asked.recv(), if is_held => match ask {
-                    Some(Ask::Tell(order)) => self.order(&order).await,
+                    Some(Ask::Tell(order)) => {
+                        if matches!(order, Order::Stop { .. }) {
+                            self.shim.go_on();
+                        }
+                        self.order(&order).await;
+                    }
                     Some(Ask::KillShim) => self.shim.kill(),
                     Some(Ask::Leave) if self.ties != Ties::Bound => return End::Left,
                     Some(Ask::Leave) => {}
                     None => {
                         is_held = false;
                         // Nobody cares for it any more.
+                        self.shim.go_on();
                         self.order(&Order::Stop { grace_ms: 0 }).await;
                     }
                 },
             }
         }
+    }
+
+    /// The app has ended. A shim that somebody has stopped would not tell of it.
+    fn app_is_over(&mut self) {
+        self.app = None;
+        let shim = self.number_of_shim;
+        if tree::stat(shim).is_some_and(|stat| stat.state == 'T') {
+            tracing::warn!(
+                pid = self.pid,
+                shim,
+                "an app has ended while its shim is stopped: the shim is told to go on"
+            );
+        }
+        self.shim.go_on();
+    }
+
+    /// That was a while ago: a shim that has not told of it hangs.
+    fn is_due(&mut self) {
+        if self.state.borrow().exit.is_some() {
+            return;
+        }
+        tracing::error!(
+            pid = self.pid,
+            shim = self.number_of_shim,
+            "an app has ended, and its shim does not say so: killing the shim"
+        );
+        // Whoever waits for this end does not wait for that of a shim that hangs.
+        self.state.send_modify(|state| {
+            state.exit.get_or_insert(Exit::Lost);
+        });
+        self.shim.kill();
     }
 
     async fn order(&mut self, order: &Order) {
@@ -229,6 +303,30 @@ impl Attendant {
             };
         };
         ended
+    }
+}
+
+/// The app's own process, to see its end; none where it has ended, or cannot be held.
+fn held(pid: u32, shim: u32) -> Option<AsyncFd<OwnedFd>> {
+    let number = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    let held = rustix::process::pidfd_open(number, PidfdFlags::empty()).ok()?;
+    // Looked at once it is held: a number that was given again has another parent.
+    tree::stat(pid).filter(|stat| stat.parent == shim)?;
+    sys::readable(held).ok()
+}
+
+/// The end of a process; never, where none is held.
+async fn is_over(app: Option<&AsyncFd<OwnedFd>>) {
+    match app {
+        Some(app) => drop(app.readable().await),
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
