@@ -135,7 +135,8 @@ pub enum Unchanged {
 /// After a restart of its own accord that failed, the next one is not tried before.
 const REST: Duration = Duration::from_secs(5 * 60);
 
-/// What takes too much memory as soon as it runs is not replaced more often.
+/// What takes too much memory as soon as it runs, or is never healthy for long, is not replaced more
+/// often.
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(60);
 
 /// Run the task of one service until services are to end.
@@ -488,7 +489,8 @@ impl Desk {
         let renewed = self
             .renewed
             .is_some_and(|at| at.elapsed() < BETWEEN_RENEWALS);
-        if resting || !idle || why == Renewal::Memory && renewed {
+        let may_repeat = matches!(why, Renewal::Memory | Renewal::Unhealthy);
+        if resting || !idle || may_repeat && renewed {
             // It is said again.
             return;
         }

@@ -102,6 +102,34 @@ pub struct Refusal {
 }
 
 impl Miss {
+    /// Whether nothing of an answer came: it hangs, say. One that answers badly is not silent.
+    pub fn is_silence(&self) -> bool {
+        match &self.cause {
+            Cause::Refused
+            | Cause::Broken(_)
+            | Cause::Timeout {
+                stage: Stage::Connect | Stage::Header,
+                ..
+            }
+            | Cause::NotAccepted(_)
+            | Cause::Closed(0)
+            | Cause::Ended(_)
+            | Cause::Unfinished { .. } => true,
+            Cause::Timeout {
+                stage: Stage::Body, ..
+            }
+            | Cause::Closed(_)
+            | Cause::NotHttp(_)
+            | Cause::TooLong
+            | Cause::Status(_)
+            | Cause::NotReady(_)
+            | Cause::TooYoung(_)
+            | Cause::Exited { .. }
+            | Cause::NotRun(_)
+            | Cause::Body { .. } => false,
+        }
+    }
+
     /// What to do about it, if anything can be said.
     pub fn hint(&self) -> Option<String> {
         match &self.cause {

@@ -13,6 +13,7 @@ mod failures;
 mod farewells;
 mod faults;
 mod flips;
+mod hangs;
 mod instruments;
 mod json;
 mod metrics;

@@ -395,7 +395,7 @@ pub enum Noted {
         release: ReleaseId,
         /// In which slot.
         slot: Slot,
-        /// `age` or `memory`.
+        /// `age`, `memory` or `unhealthy`.
         reason: String,
     },
     /// A process that serves has failed `health.fall` probes in a row, or real requests.

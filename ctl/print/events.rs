@@ -274,7 +274,13 @@ fn noted(what: &Noted) -> String {
         }
         Noted::Renewal {
             release, reason, ..
-        } => format!("{release} to be replaced by fresh processes, for its {reason}"),
+        } => {
+            let why = match reason.as_str() {
+                "unhealthy" => "as none is healthy".to_owned(),
+                reason => format!("for its {reason}"),
+            };
+            format!("{release} to be replaced by fresh processes, {why}")
+        }
         Noted::CrashLoop {
             release,
             deaths,

@@ -1,16 +1,18 @@
 //! When the processes of what is live should be replaced by fresh ones, without anybody asking: they
-//! are old, or use too much memory. Only says so; the service's task does it.
+//! are old, use too much memory, or are not healthy and have none beside them that is. Only says so;
+//! the service's task does it.
 
 use std::sync::Arc;
 
 use hotctl_config::Slot;
+use hotctl_config::file::Strategy;
 use hotctl_config::units::show_bytes;
 use hotctl_deploy::process::Process;
 use tokio::sync::watch;
 use tracing::warn;
 
 use super::Site;
-use super::slot::State;
+use super::slot::{Health, Instance, State};
 
 /// Why the processes of a release are replaced by fresh ones, without anybody asking; the `reason`
 /// label of `hotctl_renewals_total`.
@@ -20,17 +22,21 @@ pub enum Renewal {
     Age,
     /// They use more memory than they should.
     Memory,
+    /// None of them is healthy: one that hangs, say. The fresh ones prove themselves first, where both
+    /// can run side by side; where it is not the processes' fault they do not, and nothing has changed.
+    Unhealthy,
 }
 
 impl Renewal {
     /// Every reason, so that a series can exist before its first event.
-    pub const ALL: [Self; 2] = [Self::Age, Self::Memory];
+    pub const ALL: [Self; 3] = [Self::Age, Self::Memory, Self::Unhealthy];
 
     /// The label.
     pub fn label(self) -> &'static str {
         match self {
             Self::Age => "age",
             Self::Memory => "memory",
+            Self::Unhealthy => "unhealthy",
         }
     }
 }
@@ -46,6 +52,28 @@ impl Site {
     /// What should be renewed, as it is said.
     pub fn renewals(&self) -> watch::Receiver<Option<(Slot, Renewal)>> {
         self.renewal.subscribe()
+    }
+
+    /// The live slot, if no process of it is healthy. Where what is live has to be ended first, only if
+    /// each of them is silent: one that answers badly may still be better than none.
+    pub(super) fn look_at_health(&self) {
+        let config = self.config();
+        let fall = config.health.fall;
+        let is_bad = |one: &Instance| {
+            let Health { misses, silent, .. } = one.health;
+            one.state == State::Up
+                && misses >= fall
+                && (silent || config.strategy() == Strategy::BlueGreen)
+        };
+        let bad = {
+            let inner = self.inner();
+            let mut live = inner.slots.values().filter(|r| inner.role(r.at) == "live");
+            live.find(|r| r.instances.iter().all(is_bad))
+                .map(|r| r.at.slot)
+        };
+        if let Some(slot) = bad {
+            self.should_renew(slot, Renewal::Unhealthy);
+        }
     }
 
     /// The live slot, if a process of it is older than `recycle`.

@@ -86,6 +86,8 @@ impl State {
 pub(super) struct Health {
     pub text: String,
     pub misses: u32,
+    /// Whether the last probe got no answer at all.
+    pub silent: bool,
 }
 
 impl Health {
@@ -98,6 +100,7 @@ impl Health {
         Self {
             text: text.into(),
             misses: 0,
+            silent: false,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What runs is looked after: probed as long as it serves or may serve again, and an instance that
-//! died or is not healthy is started again.
+//! died, or is not healthy beside others that are, is started again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -302,6 +302,7 @@ impl Site {
             )
             .await;
             self.stirred.notify_waiters();
+            self.look_at_health();
             self.look_at_age();
             self.look_at_memory().await;
             if trimmed.elapsed() >= TRIM {
@@ -334,6 +335,7 @@ impl Site {
             one.health = match answer {
                 Ok(_) => Health::good(),
                 Err(miss) => Health {
+                    silent: miss.is_silence(),
                     text: miss.to_string(),
                     misses: one.health.misses.saturating_add(1),
                 },
