@@ -60,13 +60,25 @@ impl Teller {
         service: &ServiceName,
         journal: &Journal,
     ) -> (Self, mpsc::Receiver<Progress>) {
+        Self::since(Duration::ZERO, verb, by, service, journal)
+    }
+
+    /// The same, for an order that was given so long ago.
+    pub fn since(
+        ago: Duration,
+        verb: Verb,
+        by: Giver,
+        service: &ServiceName,
+        journal: &Journal,
+    ) -> (Self, mpsc::Receiver<Progress>) {
         let (send, receive) = mpsc::channel(UNREAD);
+        let now = Instant::now();
         let story = Story {
             verb,
             by,
             service: service.clone(),
             journal: journal.clone(),
-            ordered: Instant::now(),
+            ordered: now.checked_sub(ago).unwrap_or(now),
             told: Mutex::new(Told {
                 to: Some(send),
                 settled: Settled::BeforeSummary,

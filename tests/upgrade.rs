@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::Signal;
 
@@ -13,7 +13,7 @@ use crate::support::daemon::web;
 use crate::support::http;
 use crate::support::load::Plan;
 use crate::support::program::{self, lives, send};
-use crate::support::{Class, Daemon, Load, eventually};
+use crate::support::{Class, Daemon, Load, eventually, eventually_some};
 
 #[test]
 fn ten_upgrades_in_a_row_under_every_class_of_traffic_lose_no_request() {
@@ -233,6 +233,31 @@ fn an_upgrade_waits_for_the_last_answers_of_an_old_release() {
     daemon.upgrade(&[]);
     load.wait_for(8);
     load.finish().assert_none_failed();
+}
+
+/// One that is kept warm is not waited for, and what it still answers in the old process counts.
+#[test]
+fn an_old_release_has_drained_when_the_daemon_before_has_given_its_last_answer() {
+    const TAKES: u64 = 3000;
+    let mut daemon = Daemon::of_web("keep_warm = \"60s\"");
+    daemon.deploy("v0", &[]);
+    let sent = SystemTime::now();
+    let to = daemon.listen();
+    let slow = std::thread::spawn(move || http::get(to, &format!("/slow?ms={TAKES}")));
+    eventually("it is in flight", || daemon.live().tickets == 1);
+    daemon.deploy("v1", &[]);
+    daemon.upgrade(&[]);
+    let drained = eventually_some("it has drained", || {
+        let events = daemon.hotctl(["events", "web", "--json"]).exits(0).events();
+        events.into_iter().find(|event| event["event"] == "drained")
+    });
+    let at = Duration::from_millis(drained["at_ms"].as_u64().unwrap());
+    let after = at.saturating_sub(sent.duration_since(UNIX_EPOCH).unwrap());
+    assert!(
+        after >= Duration::from_millis(TAKES),
+        "after {after:?}: {drained}"
+    );
+    slow.join().unwrap().has_status(200);
 }
 
 #[test]

@@ -362,8 +362,10 @@ Examples:
 
 The new process gets the sockets and the locks, checks configuration and state, and takes the
 services up; the apps run on. If it does not get that far within 10 seconds of silence, it is ended
-and the old one serves on (exit 1, with the reason). A deployment or a drain that is under way is
-waited for, up to 10 seconds. SIGUSR2 to the daemon does the same as no --binary.")]
+and the old one serves on (exit 1, with the reason). A deployment that has not flipped, or an old
+release that drains before its end, is waited for, up to 10 seconds; one that is kept warm is not.
+What is in flight is finished by the old process, within `shutdown_timeout`. SIGUSR2 to the daemon
+does the same as no --binary.")]
 pub struct Upgrade {
     /// The program that is to take over
     #[arg(long, value_name = "PATH")]

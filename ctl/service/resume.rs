@@ -1,13 +1,16 @@
 //! What goes on from the last daemon: the deployment under way, and the order that waited. Whoever
 //! gave them does not listen any more; record and journal do.
 
+use std::time::Duration;
+
 use hotctl_config::names::Percent;
 use hotctl_deploy::machine::{Deployment, Event};
 use tracing::info;
 
 use super::Desk;
 use crate::api::{DeploymentRecord, Noted, Verb};
-use crate::history::Scribe;
+use crate::history::{Scribe, now_ms};
+use crate::site::Site;
 use crate::teller::Teller;
 use crate::who::Giver;
 
@@ -53,11 +56,13 @@ impl Desk {
 
     /// Nobody listens any more; record and journal do.
     fn teller_again(&self, record: Option<&DeploymentRecord>, number: u32) -> Teller {
-        let (verb, by) = match record {
-            Some(record) => (record.verb, record.by.clone()),
-            None => (Verb::Deploy, Giver::daemon()),
+        let (verb, by, ordered_ms) = match record {
+            Some(record) => (record.verb, record.by.clone(), record.ordered_ms),
+            None => (Verb::Deploy, Giver::daemon(), now_ms()),
         };
-        let (tell, _) = Teller::new(verb, by, &self.site.name, &self.site.means.journal);
+        let ago = Duration::from_millis(now_ms().saturating_sub(ordered_ms));
+        let Site { name, means, .. } = &*self.site;
+        let (tell, _) = Teller::since(ago, verb, by, name, &means.journal);
         tell.record_with(Scribe::again(&self.history, number));
         tell
     }

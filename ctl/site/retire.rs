@@ -59,6 +59,8 @@ impl Site {
         let task = self.spawn(async move {
             let began = Instant::now();
             let cut = site.means.switch.retire(&pool, &site.config().drain).await;
+            // What it still answers is not seen here.
+            site.wait_for_predecessor().await;
             let took = began.elapsed();
             site.count_cut(pool.release(), cut);
             site.means.metrics.drain(&site.name, took);
