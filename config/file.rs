@@ -4,6 +4,7 @@
 //! A field that is not here is refused. Every time is text with units, such as `"30s"` or `"1m30s"`, and
 //! at most 100 years.
 
+mod build;
 mod service;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::error::Invalid;
 use crate::form;
 use crate::names::ServiceName;
 
+pub use build::{Build, OnChange};
 pub use service::{
     AddressKind, CrashLoop, Drain, Health, HealthKind, Limits, Logs, OnCrashLoop, Ownership, Park,
     Service, Strategy, Watch,

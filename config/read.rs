@@ -142,14 +142,22 @@ fn settle(config: &mut Config, sources: &Sources) {
         whole(main, path);
     }
     for (name, service) in &mut config.services {
+        if !service.build.command.is_empty() {
+            service.build.root.get_or_insert_with(|| ".".into());
+        }
         let source = sources.of(&Place::default().key("service").key(name.as_str()));
         let paths = [
             &mut service.env_file,
             &mut service.workdir,
             &mut service.watch.path,
+            &mut service.build.root,
+            &mut service.build.env_file,
         ];
         for path in paths.into_iter().flatten() {
             whole(source, path);
+        }
+        if let (Some(root), Some(output)) = (&service.build.root, &mut service.build.output) {
+            *output = root.join(&*output);
         }
     }
 }

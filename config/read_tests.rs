@@ -43,12 +43,17 @@ pub(crate) fn wrong_service(fields: &str, expected: &[&str]) {
     wrong(Toml, &format!("{LEAST}{fields}"), expected);
 }
 
+/// The command of a build, as it stands in the example.
+const BUILD: &str = "command = [\"cargo\"";
+
 /// The example with every field that is commented out taken in.
 ///
-/// Not `include`: there is no such folder.
+/// Not `include`: there is no such folder; nor the command of a build, which leaves no room for a watch.
 fn whole_example() -> String {
     let taken_in = |line: &str| match line.strip_prefix('#') {
-        Some(field) if field.starts_with("include") => format!("{line}\n"),
+        Some(field) if field.starts_with("include") || field.starts_with(BUILD) => {
+            format!("{line}\n")
+        }
         Some(field) if !field.starts_with([' ', '#']) => format!("{field}\n"),
         _ => format!("{line}\n"),
     };
@@ -78,6 +83,10 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
         assert!(service.env_file.take().is_some() && service.workdir.take().is_some());
         assert!(service.user.take().is_some() && service.group.take().is_some());
         assert!(service.watch.path.take().is_some());
+        assert_ne!(
+            std::mem::take(&mut service.build),
+            crate::file::Build::default()
+        );
         assert_ne!(std::mem::take(&mut service.limits), Limits::default());
         assert!(service.health.host.take().is_some() && service.health.body.take().is_some());
     }
@@ -86,7 +95,9 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
 
 #[test]
 fn the_example_shows_every_field() {
-    let whole = whole_example().replace("\n#include", "\ninclude");
+    let whole = whole_example()
+        .replace("\n#include", "\ninclude")
+        .replace(&format!("\n#{BUILD}"), &format!("\n{BUILD}"));
     let table: toml::Table = whole.parse().unwrap();
     for field in fields() {
         let mut at = &toml::Value::Table(table.clone());
@@ -242,7 +253,7 @@ fn a_field_in_the_wrong_table_is_told_the_right_one() {
         "interval = \"1s\"\nfoo = 1\nhealth = \"tcp\"\n",
         &[
             "hotctl.toml:3: service.web.interval: unknown field -> interval in [service.web.health]",
-            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases" or "watch""#,
+            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases", "watch" or "build""#,
             r#"hotctl.toml:5: service.web.health: "tcp": a string, where a table is due -> health.kind = "tcp""#,
         ],
     );

@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 
 use hotctl_config::Address;
 use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
+use hotctl_deploy::diagnosis::Diagnosis;
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -185,6 +186,48 @@ pub struct ServiceStatus {
     /// The last deployment that ended, if it did not end well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
+    /// The last build since the daemon started, where releases are built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildStatus>,
+}
+
+/// A build of a service.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct BuildStatus {
+    /// Counts the service's builds since the daemon started.
+    pub number: u64,
+    /// How it goes.
+    pub state: BuildState,
+    /// What is run.
+    pub command: String,
+    /// When it began, in milliseconds since 1970.
+    pub began_ms: u64,
+    /// How long it took; none as long as it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_ms: Option<f64>,
+    /// Why it failed, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// The errors in its output, the first ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<Diagnosis>,
+    /// The end of its output, if it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<String>,
+}
+
+/// How a build goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BuildState {
+    /// It goes on.
+    Building,
+    /// It was good, and what it left is deployed.
+    Done,
+    /// It failed: what is live stays.
+    Failed,
+    /// A source changed, and it was ended for a newer one.
+    Cancelled,
 }
 
 fn yes() -> bool {

@@ -16,6 +16,7 @@ use crate::cli::{Places, Serve};
 use crate::fault::Fault;
 use crate::log::Log;
 use crate::reload::Origin;
+use crate::site::Manner;
 use crate::upgrade::Predecessor;
 
 use inherit::Inherited;
@@ -56,7 +57,16 @@ fn begin(
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
     let ended = runtime.block_on(async {
-        let booted = boot::boot(places, origin, config, threads, log, inherited, predecessor)?;
+        let booted = boot::boot(
+            places,
+            origin,
+            config,
+            threads,
+            log,
+            Manner::Serve,
+            inherited,
+            predecessor,
+        )?;
         run::run(booted, predecessor).await
     });
     // All that counts is written by now. A thread that hangs in a read of a dead disk is not waited

@@ -25,7 +25,8 @@ const OF_THE_DAEMON: [&str; 7] = [
 /// Also one of them; apart from the others, for their order.
 const TRUSTED: &str = "trusted_proxies";
 /// Fields of a service that count at once.
-const AT_ONCE: [&str; 16] = [
+const AT_ONCE: [&str; 17] = [
+    "build",
     "crash_loop",
     "drain",
     "health",

@@ -38,6 +38,9 @@ pub struct Metrics {
     flip_backs: IntCounterVec,
     started: GaugeVec,
     last: GaugeVec,
+    builds: IntCounterVec,
+    build_times: HistogramVec,
+    edit_to_live: HistogramVec,
     write_errors: IntCounter,
     upgrades: IntCounterVec,
     reload_successful: IntGauge,
@@ -52,6 +55,24 @@ pub enum Upgrade {
     Replaced,
     /// Another was to take the place of this one, and did not.
     Failed,
+}
+
+/// What became of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Built {
+    Done,
+    Failed,
+    Cancelled,
+}
+
+impl Built {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// What became of a configuration that was read.
@@ -151,6 +172,26 @@ impl Metrics {
                 ),
                 &["service"],
             )?,
+            builds: IntCounterVec::new(
+                Opts::new("hotctl_builds_total", "Builds that ended, by result."),
+                &["service", "result"],
+            )?,
+            build_times: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_build_duration_seconds",
+                    "Duration of builds that were done or failed.",
+                )
+                .buckets(PHASES.to_vec()),
+                &["service"],
+            )?,
+            edit_to_live: HistogramVec::new(
+                HistogramOpts::new(
+                    "hotctl_edit_to_live_seconds",
+                    "Time from the first sign of a change to the flip of what came of it.",
+                )
+                .buckets(PHASES.to_vec()),
+                &["service"],
+            )?,
             renewals: IntCounterVec::new(
                 Opts::new(
                     "hotctl_renewals_total",
@@ -217,6 +258,9 @@ impl Metrics {
         registry.register(Box::new(metrics.crash_loops.clone()))?;
         registry.register(Box::new(metrics.renewals.clone()))?;
         registry.register(Box::new(metrics.flip_backs.clone()))?;
+        registry.register(Box::new(metrics.builds.clone()))?;
+        registry.register(Box::new(metrics.build_times.clone()))?;
+        registry.register(Box::new(metrics.edit_to_live.clone()))?;
         registry.register(Box::new(metrics.started.clone()))?;
         registry.register(Box::new(metrics.last.clone()))?;
         registry.register(Box::new(metrics.write_errors.clone()))?;
@@ -264,12 +308,34 @@ impl Metrics {
             self.restarts.with_label_values(&[name, loss.label()]);
         }
         self.crash_loops.with_label_values(&[name]);
+        for built in [Built::Done, Built::Failed, Built::Cancelled] {
+            self.builds.with_label_values(&[name, built.label()]);
+        }
         for renewal in Renewal::ALL {
             self.renewals.with_label_values(&[name, renewal.label()]);
         }
         for kind in [Kind::Exited, Kind::NotHealthy, Kind::RequestsFailed] {
             self.flip_backs.with_label_values(&[name, kind.label()]);
         }
+    }
+
+    /// A build has ended.
+    pub fn build(&self, service: &ServiceName, result: Built, took: Duration) {
+        self.builds
+            .with_label_values(&[service.as_str(), result.label()])
+            .inc();
+        if result != Built::Cancelled {
+            self.build_times
+                .with_label_values(&[service.as_str()])
+                .observe(took.as_secs_f64());
+        }
+    }
+
+    /// What was changed is live.
+    pub fn edit_to_live(&self, service: &ServiceName, took: Duration) {
+        self.edit_to_live
+            .with_label_values(&[service.as_str()])
+            .observe(took.as_secs_f64());
     }
 
     /// A process was taken over from the last daemon.

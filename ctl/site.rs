@@ -3,6 +3,7 @@
 //! when, is decided by the driver and the service's task.
 
 mod adopt;
+mod build;
 mod net;
 mod owner;
 mod place;
@@ -37,7 +38,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Noted;
+use crate::api::{BuildStatus, Noted};
 use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::log::Log;
@@ -68,8 +69,26 @@ pub struct Means {
     pub predecessor: watch::Sender<bool>,
     /// Who gets requests, as long as it does: what it still has follows.
     pub serving: watch::Sender<BTreeMap<ServiceName, Serving>>,
+    /// For what it runs.
+    pub manner: Manner,
     /// How many shards the switch has; pools are made alike.
     pub shards: NonZeroUsize,
+}
+
+/// For what a daemon runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manner {
+    /// To serve: apps outlive it, and what an operator went back to stays.
+    Serve,
+    /// For whoever edits: apps end with it, and what is there is what is live.
+    Dev,
+}
+
+impl Manner {
+    /// Whether what is there at the start is deployed, also if it was before.
+    pub fn always_newest(self) -> bool {
+        self == Self::Dev
+    }
 }
 
 /// One service on this machine.
@@ -89,6 +108,10 @@ pub struct Site {
     /// The slot whose processes should be replaced by fresh ones, and why. Its reader is the service's
     /// task, which looks whether that is still so; what was said before counts no more.
     renewal: watch::Sender<Option<(Slot, Renewal)>>,
+    /// What became of the last build; nothing before the first.
+    build: Mutex<Option<BuildStatus>>,
+    /// Somebody wants another one.
+    build_again: Notify,
     /// Woken after each round of probes, when a process ends, and when the record is another.
     stirred: Notify,
     /// What fingerprints of the environment are made with.
@@ -170,6 +193,8 @@ impl Site {
             writing: tokio::sync::Mutex::new(()),
             exits,
             renewal: watch::Sender::new(None),
+            build: Mutex::default(),
+            build_again: Notify::new(),
             stirred: Notify::new(),
             key,
             tasks: TaskTracker::new(),

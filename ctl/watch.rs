@@ -1,13 +1,18 @@
-//! What a build leaves, deployed by the daemon where the configuration says so: the same order as any
-//! other, each time it has changed and come to rest. Decides nothing else.
+//! What is deployed by the daemon itself where the configuration says so, each time it has changed and
+//! come to rest: what a build leaves, or sources, which are built first. The same order as any other;
+//! decides nothing else.
 
-use std::path::Path;
+mod build;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
+use hotctl_config::file::{Build, OnChange};
 use hotctl_config::names::Digest;
 use hotctl_deploy::pack::{self, Packed};
 use hotctl_deploy::refused::Refused;
-use hotctl_deploy::watch::{Explain, Found, Plan, Told, Watch};
+use hotctl_deploy::watch::{Explain, Found, Kind, Plan, Told, Watch};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -16,6 +21,7 @@ use crate::chunks;
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::Site;
 use crate::who::Giver;
+use build::{Building, Disturbed, Loops, Verdict};
 
 /// Watch what the configuration names, as long as it does.
 pub async fn keep_watching(site: Arc<Site>, orders: mpsc::Sender<Order>) {
@@ -24,68 +30,268 @@ pub async fn keep_watching(site: Arc<Site>, orders: mpsc::Sender<Order>) {
         let stirred = site.stirred();
         match plan(&site) {
             None => stirred.await,
-            Some(plan) => follow(&site, &orders, plan).await,
+            Some(plans) => follow(&site, &orders, plans).await,
         }
     }
 }
 
-fn plan(site: &Site) -> Option<Plan> {
+/// What is watched, and what is done when it changes.
+#[derive(Debug, Clone, PartialEq)]
+struct Plans {
+    watch: Plan,
+    build: Build,
+}
+
+fn plan(site: &Site) -> Option<Plans> {
     let config = site.config();
-    Some(Plan {
-        path: config.watch.path.clone()?,
-        ignore: config.ignore.clone(),
-        settle: config.watch.settle,
-        max_wait: config.watch.max_wait,
-        explain: Explain::Nothing,
+    let Build {
+        command,
+        output,
+        root,
+        watch,
+        ignore,
+        ..
+    } = &config.build;
+    let (path, ignore, kind) = match root {
+        Some(root) if !command.is_empty() => {
+            let kind = Kind::Sources {
+                only: watch.clone(),
+                output: output.clone(),
+            };
+            (root.clone(), ignore.clone(), kind)
+        }
+        _ => {
+            let path = config.watch.path.clone()?;
+            (path, config.ignore.clone(), Kind::Output)
+        }
+    };
+    Some(Plans {
+        watch: Plan {
+            path,
+            ignore,
+            kind,
+            settle: config.watch.settle,
+            max_wait: config.watch.max_wait,
+            explain: Explain::Nothing,
+        },
+        build: config.build.clone(),
     })
 }
 
 /// Until the configuration says something else.
-async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plan: Plan) {
-    let path = plan.path.clone();
-    let mut watch = Watch::begin(plan.clone());
-    let mut begun: Option<Begun> = None;
+async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plans: Plans) {
+    let mut follower = Follower {
+        site,
+        orders,
+        watch: Watch::begin(plans.watch.clone()),
+        plans,
+        begun: None,
+        building: None,
+        next: None,
+        loops: Loops::default(),
+        quiet_at: None,
+    };
     loop {
         let stirred = site.stirred();
-        if self::plan(site).as_ref() != Some(&plan) {
+        if plan(site).as_ref() != Some(&follower.plans) {
+            if let Some(building) = follower.building.take() {
+                building.cancel(site).await;
+            }
             return;
         }
-        let told = tokio::select! {
-            told = watch.next() => told,
-            () = hear(&mut begun) => continue,
-            () = stirred => continue,
-        };
-        // Its task ends with us only.
-        let Some(told) = told else { return };
-        let which = match told {
-            Told::Changed { .. } => Wanted::Always,
+        tokio::select! {
+            told = follower.watch.next() => match told {
+                Some(told) => follower.hear(told).await,
+                // Its task ends with us only.
+                None => return,
+            },
+            verdict = ended(&mut follower.building) => follower.settle(verdict).await,
+            () = hear(site, &mut follower.begun) => {}
+            () = site.build_again() => follower.change(Change::wanted()).await,
+            () = at(follower.quiet_at) => follower.is_quiet(),
+            () = stirred => {}
+        }
+    }
+}
+
+async fn ended(building: &mut Option<Building>) -> Verdict {
+    match building {
+        Some(building) => building.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Something is there that was not before.
+#[derive(Debug, Clone)]
+struct Change {
+    paths: Vec<PathBuf>,
+    /// Since when that is known; none where nobody has changed anything.
+    since: Option<Instant>,
+    wanted: Wanted,
+}
+
+impl Change {
+    /// Somebody wants it, changed or not.
+    fn wanted() -> Self {
+        Self {
+            paths: Vec::new(),
+            since: None,
+            wanted: Wanted::Always,
+        }
+    }
+
+    /// The first few paths, for people.
+    fn names(&self) -> Vec<String> {
+        const NAMED: usize = 5;
+        let paths = self.paths.iter().take(NAMED);
+        paths.map(|path| path.display().to_string()).collect()
+    }
+}
+
+/// Whoever follows one path.
+struct Follower<'a> {
+    site: &'a Arc<Site>,
+    orders: &'a mpsc::Sender<Order>,
+    plans: Plans,
+    watch: Watch,
+    /// The deployment that was ordered last.
+    begun: Option<Begun>,
+    building: Option<Building>,
+    /// What is built next, when that has ended.
+    next: Option<Change>,
+    loops: Loops,
+    /// When it counts as known that builds disturb themselves.
+    quiet_at: Option<Instant>,
+}
+
+impl Follower<'_> {
+    async fn hear(&mut self, told: Told) {
+        let site = self.site;
+        let path = &self.plans.watch.path;
+        match told {
+            Told::Changed { paths, since } => {
+                let change = Change {
+                    paths,
+                    since: Some(since),
+                    wanted: Wanted::Always,
+                };
+                self.change(change).await;
+            }
             Told::Begins {
                 found: Found::Something,
                 folders,
             } => {
                 info!(service = %site.name, path = %path.display(), folders, "watching");
-                Wanted::IfNew
+                let change = Change {
+                    wanted: Wanted::IfNew,
+                    ..Change::wanted()
+                };
+                self.change(change).await;
             }
-            other => {
-                tell(site, &path, other);
-                continue;
-            }
+            other => tell(site, path, other),
+        }
+    }
+
+    /// Build it, or deploy it as it is.
+    async fn change(&mut self, change: Change) {
+        if self.plans.build.command.is_empty() {
+            return self.deploy(change).await;
+        }
+        let Some(building) = self.building.take() else {
+            // While none went on: whoever it was, it was no build.
+            self.quiet_at = None;
+            self.next = None;
+            self.loops.at_rest();
+            self.building = Some(Building::begin(self.site, change));
+            return;
         };
-        match put(site, &path).await {
-            Ok(put) if which == Wanted::IfNew && is_stored(site, &put.digest) => {}
+        match (
+            self.loops.disturbed(&change.paths),
+            self.plans.build.on_change,
+        ) {
+            (Disturbed::ByItself, _) => self.building = Some(building),
+            (Disturbed::Really, OnChange::Cancel) => {
+                building.cancel(self.site).await;
+                self.next = None;
+                self.building = Some(Building::begin(self.site, change));
+            }
+            (Disturbed::Suspicious, _) | (Disturbed::Really, OnChange::Finish) => {
+                self.building = Some(building);
+                self.next = Some(change);
+            }
+        }
+    }
+
+    /// A build has ended.
+    async fn settle(&mut self, verdict: Verdict) {
+        let Some(building) = self.building.take() else {
+            return;
+        };
+        match verdict {
+            Verdict::Done => {
+                building.done(self.site);
+                self.deploy(building.change).await;
+            }
+            Verdict::Failed(failed) => building.failed(self.site, &failed),
+            Verdict::Cancelled => {}
+        }
+        match &self.next {
+            Some(next) if self.loops.is_suspicious(&next.paths) => {
+                self.quiet_at = Some(Instant::now() + Loops::QUIET);
+            }
+            Some(_) => self.go_on(),
+            None => {}
+        }
+    }
+
+    /// Build what has changed meanwhile.
+    fn go_on(&mut self) {
+        if let Some(next) = self.next.take() {
+            self.building = Some(Building::begin(self.site, next));
+        }
+    }
+
+    /// Nothing changes as long as nothing is built.
+    fn is_quiet(&mut self) {
+        self.quiet_at = None;
+        let paths = self.loops.found();
+        let paths: Vec<String> = paths.iter().map(|it| it.display().to_string()).collect();
+        warn!(service = %self.site.name, paths = paths.join(", "),
+            "the build changes its own sources: that counts no more while it goes on (name them in build.ignore)");
+        self.site.note_event(Noted::BuildDisturbsItself { paths });
+        self.go_on();
+    }
+
+    async fn deploy(&mut self, change: Change) {
+        let (site, orders) = (self.site, self.orders);
+        let path = match &self.plans.build.output {
+            Some(output) if !self.plans.build.command.is_empty() => output,
+            _ => &self.plans.watch.path,
+        };
+        match put(site, path).await {
+            Ok(put)
+                if change.wanted == Wanted::IfNew
+                    && !site.means.manner.always_newest()
+                    && is_stored(site, &put.digest) => {}
             Ok(put) => {
-                if let Some(begun) = begun.take() {
+                if let Some(begun) = self.begun.take() {
                     begun.give_up(site, orders).await;
                 }
-                begun = put.deploy(site, orders).await;
+                self.begun = put.deploy(site, orders, change.since).await;
             }
             Err(refused) => {
                 warn!(service = %site.name, hint = refused.hint, "what is watched is not deployed: {}", refused.text);
-                let noted = Noted::WatchFailed {
+                site.note_event(Noted::WatchFailed {
                     error: refused.text,
                     hint: refused.hint,
-                };
-                site.means.journal.note(Some(&site.name), noted);
+                });
             }
         }
     }
@@ -144,7 +350,12 @@ async fn put(site: &Arc<Site>, path: &Path) -> Result<Put, Refused> {
 }
 
 impl Put {
-    async fn deploy(self, site: &Site, orders: &mpsc::Sender<Order>) -> Option<Begun> {
+    async fn deploy(
+        self,
+        site: &Site,
+        orders: &mpsc::Sender<Order>,
+        since: Option<Instant>,
+    ) -> Option<Begun> {
         let wish = Wish::Deploy {
             digest: self.digest,
             args: Vec::new(),
@@ -154,6 +365,7 @@ impl Put {
         order(site, orders, wish).await.map(|progress| Begun {
             progress,
             number: None,
+            since,
         })
     }
 }
@@ -172,13 +384,15 @@ async fn order(
 struct Begun {
     progress: mpsc::Receiver<Progress>,
     number: Option<u32>,
+    /// Since when it is known that something has changed.
+    since: Option<Instant>,
 }
 
 impl Begun {
     /// It is not wanted any more. Refused where it is live already, which then stays until the next is.
     async fn give_up(mut self, site: &Site, orders: &mpsc::Sender<Order>) {
         while let Ok(progress) = self.progress.try_recv() {
-            self.note(&progress);
+            self.note(site, &progress);
         }
         if let Some(number) = self.number {
             let cancel = Wish::Cancel(Which::Number(number));
@@ -186,21 +400,27 @@ impl Begun {
         }
     }
 
-    fn note(&mut self, progress: &Progress) {
+    fn note(&mut self, site: &Site, progress: &Progress) {
         match progress {
             Progress::Ordered { deployment, .. } => self.number = Some(*deployment),
-            Progress::Flipped { .. } => self.number = None,
+            Progress::Flipped { .. } => {
+                self.number = None;
+                if let Some(since) = self.since.take() {
+                    let took = since.elapsed();
+                    site.means.metrics.edit_to_live(&site.name, took);
+                }
+            }
             _ => {}
         }
     }
 }
 
 /// Hear what becomes of what was begun, until it has ended.
-async fn hear(begun: &mut Option<Begun>) {
+async fn hear(site: &Site, begun: &mut Option<Begun>) {
     match begun {
         None => std::future::pending().await,
         Some(known) => match known.progress.recv().await {
-            Some(progress) => known.note(&progress),
+            Some(progress) => known.note(site, &progress),
             None => *begun = None,
         },
     }

@@ -49,34 +49,76 @@ pub async fn run(
     run_by(&Launcher::own(), spec, within, progress).await
 }
 
+/// The same, for a command that is not needed any more once `stop` is: it is ended then, and `None` comes
+/// when nothing of it runs.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(
+    spec: Spec,
+    within: Duration,
+    stop: impl Future<Output = ()>,
+) -> Result<Option<Ran>, CommandFailed> {
+    let launcher = Launcher::own();
+    let process = begin(&launcher, &spec).await?;
+    let began = Instant::now();
+    let exit = tokio::select! {
+        exit = tokio::time::timeout(within, process.exited()) => Some(exit),
+        () = stop => None,
+    };
+    let took = began.elapsed();
+    let grace = match exit {
+        Some(_) => GRACE,
+        None => Duration::ZERO,
+    };
+    process.stop(grace).await;
+    match exit {
+        None => Ok(None),
+        Some(exit) => judge(&spec, exit.ok(), took, within).map(Some),
+    }
+}
+
+async fn begin(launcher: &Launcher, spec: &Spec) -> Result<Process, CommandFailed> {
+    let started = launcher.start(spec.clone()).await;
+    started.map_err(|cause| CommandFailed {
+        text: cause.to_string(),
+        hint: cause.hint().map(Into::into),
+        output: Vec::new(),
+    })
+}
+
+/// What a command came to; `exit` is none where its time was over.
+fn judge(
+    spec: &Spec,
+    exit: Option<Exit>,
+    took: Duration,
+    within: Duration,
+) -> Result<Ran, CommandFailed> {
+    let name = spec.program.join(" ");
+    let text = match exit {
+        Some(Exit::Code(0)) => return Ok(Ran { took }),
+        Some(exit) => format!("{name}: {exit}"),
+        None => format!("{name}: not done within {}", units::show_duration(within)),
+    };
+    Err(CommandFailed {
+        text,
+        hint: None,
+        output: logs::tail(&spec.log, LAST_LINES),
+    })
+}
+
 pub(crate) async fn run_by(
     launcher: &Launcher,
     spec: Spec,
     within: Duration,
     mut progress: impl FnMut(&str),
 ) -> Result<Ran, CommandFailed> {
-    let name = spec.program.join(" ");
-    let log = spec.log.clone();
     let began = Instant::now();
-    let process = launcher.start(spec).await.map_err(|cause| CommandFailed {
-        text: cause.to_string(),
-        hint: cause.hint().map(Into::into),
-        output: Vec::new(),
-    })?;
-    let exit = tokio::time::timeout(within, ended(&process, &log, &mut progress)).await;
+    let process = begin(launcher, &spec).await?;
+    let exit = tokio::time::timeout(within, ended(&process, &spec.log, &mut progress)).await;
     let took = began.elapsed();
     process.stop(GRACE).await;
-    if exit == Ok(Exit::Code(0)) {
-        return Ok(Ran { took });
-    }
-    Err(CommandFailed {
-        text: match exit {
-            Ok(exit) => format!("{name}: {exit}"),
-            Err(_) => format!("{name}: not done within {}", units::show_duration(within)),
-        },
-        hint: None,
-        output: logs::tail(&log, LAST_LINES),
-    })
+    judge(&spec, exit.ok(), took, within)
 }
 
 /// Wait for its end, and tell what it says meanwhile.

@@ -6,6 +6,7 @@ pub mod cgroup;
 mod check;
 pub mod command;
 pub mod confine;
+pub mod diagnosis;
 mod dial;
 pub mod drive;
 mod elf;

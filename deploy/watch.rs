@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::refused::Refused;
-use crate::without::{IGNORE, Without};
+use crate::without::Without;
 use debounce::Debounce;
 use ears::{Ears, Heard};
 use route::Route;
@@ -36,12 +36,28 @@ pub struct Plan {
     pub path: PathBuf,
     /// What is left out of a folder, beside its `.hotctlignore`; as in a deploy.
     pub ignore: Vec<String>,
+    /// What it is.
+    pub kind: Kind,
     /// How long nothing may change before it counts as come to rest.
     pub settle: Duration,
     /// It is looked after so long in any case, where something changes on and on.
     pub max_wait: Duration,
     /// Whether it is told of each event why it counts or does not.
     pub explain: Explain,
+}
+
+/// What is watched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// What is deployed, as it is.
+    Output,
+    /// Sources: what is made of them is left out, too, and what version control leaves out.
+    Sources {
+        /// Only these, as patterns of `.gitignore`; empty = all.
+        only: Vec<String>,
+        /// What a build leaves among them.
+        output: Option<PathBuf>,
+    },
 }
 
 /// Whether events are explained.
@@ -67,6 +83,8 @@ pub enum Told {
     Changed {
         /// Where, within what is watched; empty if that is a file.
         paths: Vec<PathBuf>,
+        /// Since when it was known that something happens.
+        since: Instant,
     },
     /// There is nothing any more.
     Gone,
@@ -126,6 +144,27 @@ impl fmt::Display for Polling {
     }
 }
 
+impl Plan {
+    /// What is left out of this folder.
+    fn without(&self, folder: &Path, shown: &str) -> Result<Without, Refused> {
+        let Kind::Sources { only, output } = &self.kind else {
+            return Without::of(folder, &self.ignore, shown);
+        };
+        let mut ignore = self.ignore.clone();
+        // By its real name, as the folder is.
+        let output = output
+            .as_ref()
+            .map(|it| it.canonicalize().unwrap_or_else(|_| it.clone()));
+        let inside = output
+            .as_deref()
+            .and_then(|it| it.strip_prefix(folder).ok());
+        if let Some(inside) = inside.filter(|inside| !inside.as_os_str().is_empty()) {
+            ignore.push(format!("/{}", inside.display()));
+        }
+        Without::of_sources(folder, &ignore, only, shown)
+    }
+}
+
 /// A path that is watched, until this is dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -180,6 +219,7 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
         polls: None,
         trouble: None,
         unsettled: None,
+        since: None,
     };
     let cannot = match seen {
         // What is not whole yet is not what changes are counted from. In a folder it may be a file that
@@ -221,6 +261,7 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
             &tell,
         )
         .await;
+        watcher.since = watcher.since.or(debounce.since());
         debounce.looked();
         let Some(Look { ears: same, seen }) = look(&plan, ears).await else {
             return;
@@ -247,6 +288,8 @@ struct Watcher {
     trouble: Option<Told>,
     /// Where nobody says that changes go on: what the last look saw.
     unsettled: Option<Snapshot>,
+    /// When the first sign came of what is not told yet.
+    since: Option<Instant>,
 }
 
 impl Watcher {
@@ -269,6 +312,7 @@ impl Watcher {
             self.known = now;
             self.trouble = None;
             self.unsettled = None;
+            self.since = None;
             return (None, None);
         }
         // It has come to rest when two looks see the same.
@@ -281,10 +325,12 @@ impl Watcher {
             return (self.troubled(Told::Waits(open)), Some(AGAIN));
         }
         self.trouble = None;
+        let since = self.since.take().unwrap_or_else(Instant::now);
         let told = match now.snapshot.is_empty() {
             true => Told::Gone,
             false => Told::Changed {
                 paths: changed.into_iter().map(Path::to_path_buf).collect(),
+                since,
             },
         };
         self.known = now;
@@ -316,7 +362,7 @@ fn see(plan: &Plan, ears: &mut Ears) -> Result<Known, Refused> {
     // Before it is read: what changes from here on is heard.
     route.folders.iter().for_each(|folder| ears.watch(folder));
     let without = match &route.end {
-        Some(end) if end.is_dir() => Some(Without::of(end, &plan.ignore, &shown)?),
+        Some(end) if end.is_dir() => Some(plan.without(end, &shown)?),
         _ => None,
     };
     let snapshot = match &route.end {
@@ -454,8 +500,7 @@ impl Known {
             return Verdict::Counts;
         };
         // What is left out says so itself, and that may have changed.
-        let is_ignore = path.file_name().is_some_and(|name| name == IGNORE);
-        match !is_ignore && without.leaves_out_all(end, path) {
+        match !without.is_file_of_patterns(path) && without.leaves_out_all(end, path) {
             true => Verdict::LeftOut,
             false => Verdict::Counts,
         }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{Explain, Found, Plan, Told, Watch};
+use super::{Explain, Found, Kind, Plan, Told, Watch};
 
 const SETTLE: Duration = Duration::from_millis(50);
 /// Longer than the machine takes for anything here.
@@ -25,6 +25,7 @@ fn plan(path: &Path) -> Plan {
     Plan {
         path: path.to_path_buf(),
         ignore: Vec::new(),
+        kind: Kind::Output,
         settle: SETTLE,
         max_wait: Duration::from_secs(1),
         explain: Explain::Nothing,
@@ -45,7 +46,7 @@ async fn changed(watch: &mut Watch) -> Vec<PathBuf> {
     loop {
         let told = tokio::time::timeout(PATIENCE, watch.next()).await;
         match told.expect("it is told").unwrap() {
-            Told::Changed { paths } => return paths,
+            Told::Changed { paths, .. } => return paths,
             Told::Gone => return vec![PathBuf::from("gone")],
             _ => {}
         }

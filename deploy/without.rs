@@ -13,10 +13,30 @@ const NEVER: [&str; 3] = [".git", ".env", IGNORE];
 /// A file of patterns in a folder that is to be deployed.
 pub(crate) const IGNORE: &str = ".hotctlignore";
 
+/// What of sources is none: what builds and tools make, and what editors put beside a file.
+const NO_SOURCES: [&str; 12] = [
+    "target",
+    "node_modules",
+    "__pycache__",
+    ".hotctl",
+    ".hg",
+    ".venv",
+    "*~",
+    "*.sw?",
+    ".#*",
+    "\\#*#",
+    "4913",
+    "*___jb_???___",
+];
+
 /// What is left out of one folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Without {
     patterns: Gitignore,
+    /// Of files, only these; `None` is all.
+    only: Option<Gitignore>,
+    /// The files of patterns that were read.
+    files: &'static [&'static str],
 }
 
 impl Without {
@@ -27,6 +47,41 @@ impl Without {
     /// # Errors
     /// If a pattern is none, or the file cannot be read.
     pub(crate) fn of(root: &Path, ignore: &[String], shown: &str) -> Result<Self, Refused> {
+        let ignore: Vec<&str> = ignore.iter().map(String::as_str).collect();
+        Self::read(root, &ignore, &[], &[IGNORE], shown)
+    }
+
+    /// What of a folder of sources is none: what is made of them, what `ignore` and the files of
+    /// patterns say, and all but `only`, if that says anything.
+    ///
+    /// # Errors
+    /// As [`Without::of`].
+    pub(crate) fn of_sources(
+        root: &Path,
+        ignore: &[String],
+        only: &[String],
+        shown: &str,
+    ) -> Result<Self, Refused> {
+        let ignore = NO_SOURCES
+            .into_iter()
+            .chain(ignore.iter().map(String::as_str));
+        let ignore: Vec<&str> = ignore.collect();
+        Self::read(
+            root,
+            &ignore,
+            only,
+            &[".gitignore", ".ignore", IGNORE],
+            shown,
+        )
+    }
+
+    fn read(
+        root: &Path,
+        ignore: &[&str],
+        only: &[String],
+        files: &'static [&'static str],
+        shown: &str,
+    ) -> Result<Self, Refused> {
         let mut builder = GitignoreBuilder::new(root);
         let mut add = |pattern: &str, place: String| match builder.add_line(None, pattern) {
             Ok(_) => Ok(()),
@@ -37,25 +92,49 @@ impl Without {
         for pattern in ignore {
             add(pattern, format!("ignore {pattern:?}"))?;
         }
-        let text = match fs::read_to_string(root.join(IGNORE)) {
-            Ok(text) => text,
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(cause) => return Err(Refused::new(format!("{shown}/{IGNORE}: {cause}"))),
-        };
-        for (number, line) in (1..).zip(text.lines()) {
-            add(line, format!("{shown}/{IGNORE}:{number}"))?;
+        for file in files {
+            let text = match fs::read_to_string(root.join(file)) {
+                Ok(text) => text,
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+                Err(cause) => return Err(Refused::new(format!("{shown}/{file}: {cause}"))),
+            };
+            for (number, line) in (1..).zip(text.lines()) {
+                add(line, format!("{shown}/{file}:{number}"))?;
+            }
         }
-        let patterns = builder
-            .build()
-            .map_err(|cause| Refused::new(format!("{shown}: its patterns: {cause}")))?;
-        Ok(Self { patterns })
+        let failed = |cause| Refused::new(format!("{shown}: its patterns: {cause}"));
+        let patterns = builder.build().map_err(failed)?;
+        let mut wanted = GitignoreBuilder::new(root);
+        for pattern in only {
+            wanted.add_line(None, pattern).map_err(failed)?;
+        }
+        let only = match only.is_empty() {
+            true => None,
+            false => Some(wanted.build().map_err(failed)?),
+        };
+        Ok(Self {
+            patterns,
+            only,
+            files,
+        })
+    }
+
+    /// Whether it is one of the files that say what is left out, and were read.
+    pub(crate) fn is_file_of_patterns(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default();
+        self.files.iter().any(|file| name == *file)
     }
 
     /// Whether this is left out; where it lies in a folder that is left out, that is to be asked
     /// first.
     pub(crate) fn leaves_out(&self, path: &Path, is_dir: bool) -> bool {
         let name = path.file_name().unwrap_or_default();
-        NEVER.iter().any(|never| name == *never) || self.patterns.matched(path, is_dir).is_ignore()
+        let unwanted = |only: &Gitignore| {
+            !is_dir && !only.matched_path_or_any_parents(path, is_dir).is_ignore()
+        };
+        NEVER.iter().any(|never| name == *never)
+            || self.patterns.matched(path, is_dir).is_ignore()
+            || self.only.as_ref().is_some_and(unwanted)
     }
 
     /// Whether this is left out, or a folder above it is.

@@ -3,6 +3,7 @@
 
 mod activation;
 mod api;
+mod builds;
 mod chaos;
 mod cli;
 mod confines;

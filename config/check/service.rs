@@ -84,6 +84,7 @@ impl Rules {
         self.path(watch.key("path"), service.watch.path.as_deref());
         self.above_zero(watch.key("settle"), service.watch.settle);
         self.above_zero(watch.key("max_wait"), service.watch.max_wait);
+        self.build(at, service);
         self.logs(&at.key("logs"), &service.logs);
         self.limits(&at.key("limits"), &service.limits);
         for (field, name) in [("user", &service.user), ("group", &service.group)] {
@@ -117,6 +118,50 @@ impl Rules {
                 at.key("start_timeout"),
                 format!("longer than start_timeout, {limit}"),
                 "a shorter interval or a longer start_timeout",
+            );
+        }
+    }
+
+    fn build(&mut self, at: &Place, service: &Service) {
+        let (place, build) = (at.key("build"), &service.build);
+        for (field, words) in [
+            ("command", &build.command),
+            ("pre", &build.pre),
+            ("post", &build.post),
+        ] {
+            self.command(&place.key(field), words);
+        }
+        for (field, path) in [
+            ("output", &build.output),
+            ("root", &build.root),
+            ("env_file", &build.env_file),
+        ] {
+            self.path(place.key(field), path.as_deref());
+        }
+        for (field, patterns) in [("watch", &build.watch), ("ignore", &build.ignore)] {
+            for (index, pattern) in patterns.iter().enumerate() {
+                if let Some((reason, hint)) = no_pattern(pattern) {
+                    self.refuse(place.key(field).index(index), reason, hint);
+                }
+            }
+        }
+        self.above_zero(place.key("timeout"), build.timeout);
+        if build.command.is_empty() {
+            return;
+        }
+        if build.output.is_none() {
+            let reason = "a build without what it leaves";
+            let hint = "output = \"target/debug/app\", say: what is deployed";
+            self.refuse(place.key("output"), reason, hint);
+        }
+        if service.watch.path.is_some() {
+            let reason = "what the build leaves is deployed, and no other path";
+            let hint = "leave one of the two out";
+            self.conflict(
+                at.key("watch").key("path"),
+                place.key("command"),
+                reason,
+                hint,
             );
         }
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::build::Build;
 use crate::error::Invalid;
 use crate::form;
 use crate::pattern::{HostPattern, PathPrefix, StatusSet};
@@ -139,6 +140,8 @@ pub struct Service {
     pub keep_releases: NonZeroU32,
     /// What is deployed by itself whenever it has changed.
     pub watch: Watch,
+    /// How its releases are built whenever their sources have changed.
+    pub build: Build,
 }
 
 /// How long what an old release has begun may go on after the flip, before it is cut: the
@@ -425,6 +428,7 @@ impl Default for Service {
             logs: Logs::default(),
             keep_releases: NonZeroU32::MIN.saturating_add(4),
             watch: Watch::default(),
+            build: Build::default(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use hotctl_config::Address;
 use hotctl_config::names::{ReleaseId, ServiceName, Slot};
+use hotctl_deploy::diagnosis::Diagnosis;
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
 use utoipa::openapi::schema::{AllOfBuilder, ObjectBuilder, OneOf, Schema, Type};
@@ -293,6 +294,53 @@ pub enum Noted {
         /// What to do about it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hint: Option<String>,
+    },
+    /// A build of the service begins.
+    BuildStarted {
+        /// Counts its builds since the daemon started.
+        build: u64,
+        /// What is run.
+        command: String,
+        /// The first few sources that have changed.
+        #[serde(default)]
+        changed: Vec<String>,
+    },
+    /// It was good: what it left is deployed.
+    BuildDone {
+        /// Which.
+        build: u64,
+        /// How long it took.
+        took_ms: f64,
+    },
+    /// It failed: what is live stays.
+    BuildFailed {
+        /// Which.
+        build: u64,
+        /// The command, and how it ended.
+        why: String,
+        /// What to do about it, if anything can be said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hint: Option<String>,
+        /// How long it took.
+        took_ms: f64,
+        /// The errors in its output, the first ones.
+        #[serde(default)]
+        errors: Vec<Diagnosis>,
+        /// The end of its output.
+        #[serde(default)]
+        output: Vec<String>,
+    },
+    /// A source changed meanwhile, and it was ended for a newer one.
+    BuildCancelled {
+        /// Which.
+        build: u64,
+        /// How long it went on.
+        took_ms: f64,
+    },
+    /// The builds change their own sources: that does not count any more while one goes on.
+    BuildDisturbsItself {
+        /// Which sources.
+        paths: Vec<String>,
     },
     /// The daemon was told to end.
     DaemonStopping,

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hotctl_deploy::watch::{Explain, Found, Plan, Told, Watch};
+use hotctl_deploy::watch::{Explain, Found, Kind, Plan, Told, Watch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::orders::{self, Begun};
@@ -39,6 +39,7 @@ pub async fn watch(client: Client, asked: &cli::Watch, form: Form) -> Result<(),
         watch: Watch::begin(Plan {
             path: absolute,
             ignore: service.ignore.clone(),
+            kind: Kind::Output,
             settle: asked.settle,
             max_wait: asked.max_wait,
             explain: match asked.explain {
@@ -220,7 +221,9 @@ fn line(told: &Told, path: &Path) -> WatchLine {
             "watch_begins",
             format!("watching {shown}: not there yet, waiting for it"),
         ),
-        Told::Changed { paths } => ("watch_changed", format!("changed: {}", named(paths, path))),
+        Told::Changed { paths, .. } => {
+            ("watch_changed", format!("changed: {}", named(paths, path)))
+        }
         Told::Gone => (
             "watch_gone",
             format!("{shown} is gone: what is live stays, waiting for it"),
@@ -234,7 +237,7 @@ fn line(told: &Told, path: &Path) -> WatchLine {
         Told::Explained(why) => ("watch_explained", why.clone()),
     };
     let paths = match told {
-        Told::Changed { paths } => paths
+        Told::Changed { paths, .. } => paths
             .iter()
             .map(|path| path.display().to_string())
             .collect(),

@@ -259,6 +259,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
         live,
         running,
         last_failure: history.last_failure(),
+        build: site.build_status(),
         previous: ledger.back().map(|number| ledger.id(number)),
         deployment: ledger.deployment.as_ref().map(|d| DeploymentStatus {
             number: d.number,
@@ -298,6 +299,7 @@ fn damaged_status(name: &ServiceName, damaged: &Damaged) -> ServiceStatus {
         live: None,
         running: Vec::new(),
         last_failure: None,
+        build: None,
         previous: None,
         deployment: None,
         waiting: None,

@@ -22,7 +22,7 @@ use crate::log::Log;
 use crate::metrics::{Metrics, Read};
 use crate::places::{self, Whereabouts};
 use crate::reload::{self, Origin};
-use crate::site::Means;
+use crate::site::{Manner, Means};
 use crate::socket::{Callers, Named, Socket};
 use crate::store::StateFolder;
 use crate::upgrade::Predecessor;
@@ -48,6 +48,7 @@ pub fn boot(
     config: Config,
     threads: NonZeroUsize,
     log: Log,
+    manner: Manner,
     mut inherited: Inherited,
     predecessor: &mut Option<Predecessor>,
 ) -> Result<Booted, Fault> {
@@ -120,6 +121,7 @@ pub fn boot(
         cgroups,
         predecessor: watch::Sender::new(predecessor.is_some()),
         serving: watch::Sender::default(),
+        manner,
         shards: threads,
     });
     Ok(Booted {

@@ -2,11 +2,40 @@
 
 use chrono::{DateTime, Local};
 use hotctl_config::names::ReleaseId;
+use hotctl_deploy::diagnosis::Diagnosis;
 use hotctl_deploy::why::Why;
 
 use super::{plural, time};
 use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress, Summary};
 use crate::paint::{BAD, GOOD, LOOK, QUIET, in_style};
+
+/// What a build says is wrong: the first errors with their places, else the end of its output.
+pub fn what_is_wrong(errors: &[Diagnosis], output: &[String]) -> String {
+    /// So many of them fit above what is being read.
+    const SHOWN: usize = 5;
+    let lines: Vec<String> = match errors.is_empty() {
+        true => {
+            let skip = output.len().saturating_sub(2 * SHOWN);
+            output.iter().skip(skip).cloned().collect()
+        }
+        false => errors
+            .iter()
+            .take(SHOWN)
+            .map(|error| {
+                let column = error
+                    .column
+                    .map_or_else(String::new, |column| format!(":{column}"));
+                format!("{}:{}{column}: {}", error.file, error.line, error.text)
+            })
+            .collect(),
+    };
+    let mut text: String = lines.iter().map(|line| format!("\n  {line}")).collect();
+    match errors.len().saturating_sub(SHOWN) {
+        0 => {}
+        more => text.push_str(&format!("\n  and {more} more")),
+    }
+    text
+}
 
 /// An event as a line, if it has one of its own.
 pub fn event(progress: &Progress) -> Option<String> {
@@ -228,6 +257,50 @@ fn noted(what: &Noted) -> String {
             let hint = hint.as_ref().map(|hint| format!("\n  try: {hint}"));
             format!("watch: not deployed: {error}{}", hint.unwrap_or_default())
         }
+        Noted::BuildStarted {
+            build,
+            command,
+            changed,
+        } => {
+            let changed = match changed.is_empty() {
+                true => String::new(),
+                false => format!(", changed: {}", changed.join(", ")),
+            };
+            format!("build {build}: {command}{changed}")
+        }
+        Noted::BuildDone { build, took_ms } => format!("build {build} done in {}", time(*took_ms)),
+        Noted::BuildFailed {
+            build,
+            why,
+            hint,
+            took_ms,
+            errors,
+            output,
+        } => {
+            let mut text = format!(
+                "build {build} {} after {}: {why}",
+                in_style(BAD, "failed"),
+                time(*took_ms)
+            );
+            text.push_str(&what_is_wrong(errors, output));
+            if let Some(hint) = hint {
+                text.push_str(&format!("\n  try: {hint}"));
+            }
+            text
+        }
+        Noted::BuildCancelled { build, took_ms } => format!(
+            "build {build} ended after {}: there is something newer",
+            time(*took_ms)
+        ),
+        Noted::BuildDisturbsItself { paths } => format!(
+            "the build changes its own sources, which does not count any more while it goes on: {}\n  try: build.ignore = [{}]",
+            paths.join(", "),
+            paths
+                .iter()
+                .map(|path| format!("\"/{path}\""))
+                .collect::<Vec<_>>()
+                .join(", ")
+        ),
         Noted::DaemonStopping => "hotctl ends".to_owned(),
         Noted::ConfigReloaded {
             by,

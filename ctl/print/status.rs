@@ -2,11 +2,34 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::events::{apart_from, kinds};
+use super::events::{apart_from, kinds, what_is_wrong};
 use super::table::{Cell, heading, table};
 use super::{plural, seconds};
-use crate::api::{GateKind, InstanceStatus, ReleaseLine, RunningRelease, ServiceStatus, Status};
+use crate::api::{
+    BuildState, BuildStatus, GateKind, InstanceStatus, ReleaseLine, RunningRelease, ServiceStatus,
+    Status,
+};
 use crate::paint::{BAD, GOOD, LOOK, in_style, of_word};
+
+/// How the last build went; nothing where it was good.
+fn build(build: &BuildStatus) -> String {
+    let ended = build.began_ms as f64 + build.took_ms.unwrap_or(0.0);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let ago = seconds((now.as_secs_f64() - ended / 1e3).max(0.0));
+    let (number, command) = (build.number, &build.command);
+    match build.state {
+        BuildState::Building => format!("\n  build {number} goes on for {ago}: {command}"),
+        BuildState::Failed => format!(
+            "\n  build {number} {} {ago} ago: {}{}",
+            in_style(BAD, "failed"),
+            build.why.as_deref().unwrap_or(command),
+            what_is_wrong(&build.errors, &build.output).replace('\n', "\n  ")
+        ),
+        BuildState::Done | BuildState::Cancelled => String::new(),
+    }
+}
 
 /// `hotctl status` for people.
 pub fn status(status: &Status) -> String {
@@ -95,6 +118,9 @@ fn one_service(service: &ServiceStatus) -> String {
             w.by,
             seconds(w.age_s)
         ));
+    }
+    if let Some(build) = &service.build {
+        out.push_str(&self::build(build));
     }
     if let Some(gate) = &service.gate {
         let (what, remedy) = match gate.kind {

@@ -247,11 +247,7 @@ impl Site {
         own: PathBuf,
         stored: &Stored,
     ) -> Result<Spec, Why> {
-        // What is no UTF-8 is left out: it could not be told to the shim.
-        let mut env: Vec<(String, String)> = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| !is_ours(name))
-            .collect();
+        let mut env = inherited();
         let data = self.data().display().to_string();
         let (confines, variables) = self.confines(at, what)?;
         env.extend(variables);
@@ -310,13 +306,22 @@ fn fill(words: &mut [String], placeholder: &str, value: &str) {
     }
 }
 
+/// What is inherited of the daemon's own environment. What is no UTF-8 is left out: it could not be told
+/// to a shim.
+pub(super) fn inherited() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .filter(|(name, _)| !is_ours(name))
+        .collect()
+}
+
 /// Of variables that are there twice, what was said last.
-fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
+pub(super) fn last_of_each(env: Vec<(String, String)>) -> Vec<(String, String)> {
     let all: std::collections::BTreeMap<String, String> = env.into_iter().collect();
     all.into_iter().collect()
 }
 
-fn refused(refused: Refused) -> Why {
+pub(super) fn refused(refused: Refused) -> Why {
     Why {
         hint: refused.hint,
         ..Why::new(Kind::NotStarted, refused.text)

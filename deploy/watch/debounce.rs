@@ -34,6 +34,11 @@ impl Debounce {
         Some((last + self.settle).min(first + self.most))
     }
 
+    /// When the first change of the burst was.
+    pub fn since(&self) -> Option<Instant> {
+        self.burst.map(|(first, _)| first)
+    }
+
     /// It is looked now: what changes from here on is another burst.
     pub fn looked(&mut self) {
         self.burst = None;

@@ -1,0 +1,87 @@
+//! What a site knows of the builds of its service: what they run as, where their output goes, and how the
+//! last one went.
+
+use std::path::PathBuf;
+use std::sync::{MutexGuard, PoisonError};
+
+use hotctl_deploy::confine::Confines;
+use hotctl_deploy::env_file;
+use hotctl_deploy::process::{Notify, Spec};
+use hotctl_deploy::why::Why;
+
+use super::Site;
+use super::spec::{inherited, last_of_each, refused};
+use crate::api::{BuildStatus, Noted};
+use crate::store::on_disk;
+
+impl Site {
+    /// A command of a build: as the daemon's user, in the folder of the sources.
+    ///
+    /// # Errors
+    /// If its env file cannot be read.
+    pub fn build_spec(&self, command: &[String]) -> Result<Spec, Why> {
+        let config = self.config();
+        let mut env = inherited();
+        if let Some(path) = &config.build.env_file {
+            env.extend(on_disk(|| env_file::read(path)).map_err(refused)?);
+        }
+        Ok(Spec {
+            program: command.to_vec(),
+            env: last_of_each(env),
+            cwd: config.build.root.clone().unwrap_or_else(|| self.data()),
+            log: self.build_log(),
+            log_size: config.logs.file_size,
+            log_files: 1,
+            listener: None,
+            notify: Notify::No,
+            confines: Confines::default(),
+            outlive: None,
+        })
+    }
+
+    /// Where the output of the last build is kept.
+    pub fn build_log(&self) -> PathBuf {
+        self.logs().join("build.log")
+    }
+
+    /// Let it be built again, changed or not.
+    pub fn want_build(&self) {
+        self.build_again.notify_one();
+    }
+
+    /// Resolves when somebody wants that.
+    pub async fn build_again(&self) {
+        self.build_again.notified().await;
+    }
+
+    /// The number of the next build; they are counted since the daemon started.
+    pub fn next_build(&self) -> u64 {
+        self.build_status().map_or(1, |build| build.number + 1)
+    }
+
+    /// How the last build went, or goes.
+    pub fn build_status(&self) -> Option<BuildStatus> {
+        self.build().clone()
+    }
+
+    /// Another one has begun.
+    pub fn show_build(&self, build: BuildStatus) {
+        *self.build() = Some(build);
+    }
+
+    /// It goes on, or has ended.
+    pub fn change_build(&self, change: impl FnOnce(&mut BuildStatus)) {
+        if let Some(build) = &mut *self.build() {
+            change(build);
+        }
+    }
+
+    /// Let the journal know.
+    pub fn note_event(&self, noted: Noted) {
+        self.journal(noted);
+    }
+
+    fn build(&self) -> MutexGuard<'_, Option<BuildStatus>> {
+        self.build.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
