@@ -18,7 +18,7 @@ pub use config::{
     ConfigChange, Effect, LogLevel, LogLevelRequest, Logging, ReloadRequest, Reloaded,
     UpgradeRequest, Upgraded, What,
 };
-pub use events::{EventLine, EventsQuery, Missing, Noted, Progress, Summary};
+pub use events::{EventLine, EventsQuery, Missing, Noted, NumberedEvent, Progress, Summary};
 pub use record::{DeploymentRecord, HistoryQuery, Outcome, PhaseTook, Verb};
 
 /// The query of `PUT /v1/services/NAME/releases`; the body is the file, or a tar of the folder.

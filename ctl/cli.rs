@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use args::{
-    Check, Completions, Deploy, Doctor, Events, History, Init, LogFormat, LogLevelOf, Logs, LogsOf,
-    Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema, Serve,
-    Show, Status, Systemd, Unit, Upgrade, Wait, Watch,
+    Check, Completions, Deploy, Dev, Doctor, Events, History, Init, LogFormat, LogLevelOf, Logs,
+    LogsOf, Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema,
+    Serve, Show, Status, Systemd, Unit, Upgrade, Wait, Watch,
 };
 pub use early::Early;
 
@@ -112,6 +112,8 @@ pub enum Command {
     Deploy(Deploy),
     /// Deploy what a build leaves, each time it has changed and come to rest
     Watch(Watch),
+    /// Build and run a project at the desk: each save is live a moment later
+    Dev(Dev),
     /// Go back to the release before; at once while that is still warm
     Rollback(Rollback),
     /// Show services, releases, addresses, pids and what is under way

@@ -15,7 +15,7 @@ use crate::api::{ServiceStatus, Status};
 use crate::cli::{Cli, Command, Form};
 use crate::client::Client;
 use crate::fault::Fault;
-use crate::{daemon, doctor, print};
+use crate::{daemon, dev, doctor, print};
 use orders::Begun;
 
 /// Do what the command line says.
@@ -30,6 +30,11 @@ pub fn run(cli: &Cli) -> Result<(), Fault> {
                 .hint("its own log as JSON: hotctl serve --log-format json"))
         }
         Command::Serve(serve) => daemon::serve(&cli.places, serve),
+        Command::Dev(_) if form == Form::Json => {
+            Err(Fault::config("dev: gives no answer that could be JSON")
+                .hint("in another terminal: hotctl events -f --json"))
+        }
+        Command::Dev(asked) => dev::run(&cli.places, asked),
         Command::Check(check) => local::check(check, form),
         Command::Init(init) => local::init(init, form),
         Command::Systemd(asked) => local::systemd(asked),

@@ -13,6 +13,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::cli::{Places, Serve};
+use crate::dev::Console;
 use crate::fault::Fault;
 use crate::log::Log;
 use crate::reload::Origin;
@@ -28,10 +29,32 @@ pub use recover::lodge;
 /// # Errors
 /// If configuration, state or an address does not allow it; nothing has been started then.
 pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
+    run_as(places, || {
+        Ok(Setup {
+            log: Log::start(flags.log_format, flags.log_level)?,
+            origin: origin(flags)?,
+            console: None,
+        })
+    })
+}
+
+/// How a daemon runs.
+pub struct Setup {
+    pub log: Log,
+    pub origin: Origin,
+    /// Who tells it to a person, and hears that one's keys.
+    pub console: Option<Console>,
+}
+
+/// Run one that is set up so.
+///
+/// # Errors
+/// As [`serve`].
+pub fn run_as(places: &Places, setup: impl FnOnce() -> Result<Setup, Fault>) -> Result<(), Fault> {
     // Before anything is opened.
     let mut inherited = Inherited::take()?;
     let mut predecessor = Predecessor::of(&mut inherited);
-    let ended = begin(places, flags, inherited, &mut predecessor);
+    let ended = setup().and_then(|setup| begin(places, setup, inherited, &mut predecessor));
     if let (Err(fault), Some(predecessor)) = (&ended, &mut predecessor) {
         predecessor.failed(fault);
     }
@@ -40,12 +63,15 @@ pub fn serve(places: &Places, flags: &Serve) -> Result<(), Fault> {
 
 fn begin(
     places: &Places,
-    flags: &Serve,
+    setup: Setup,
     inherited: Inherited,
     predecessor: &mut Option<Predecessor>,
 ) -> Result<(), Fault> {
-    let log = Log::start(flags.log_format, flags.log_level)?;
-    let origin = origin(flags)?;
+    let Setup {
+        log,
+        origin,
+        console,
+    } = setup;
     let config = origin.read()?;
     let threads = config
         .threads
@@ -57,17 +83,8 @@ fn begin(
         .build()
         .map_err(|cause| Fault::failed(format!("cannot start the runtime: {cause}")))?;
     let ended = runtime.block_on(async {
-        let booted = boot::boot(
-            places,
-            origin,
-            config,
-            threads,
-            log,
-            Manner::Serve,
-            inherited,
-            predecessor,
-        )?;
-        run::run(booted, predecessor).await
+        let booted = boot::boot(places, origin, config, threads, log, inherited, predecessor)?;
+        run::run(booted, predecessor, console).await
     });
     // All that counts is written by now. A thread that hangs in a read of a dead disk is not waited
     // for any longer.
@@ -81,6 +98,9 @@ fn origin(flags: &Serve) -> Result<Origin, Fault> {
         file: hotctl_config::find(flags.config.as_deref()).map_err(refused)?,
         listen: flags.listen.clone(),
         admin: flags.admin,
+        manner: Manner::Serve,
+        found: None,
+        only: Vec::new(),
     })
 }
 

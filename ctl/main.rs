@@ -10,6 +10,7 @@ mod client;
 mod commands;
 mod control;
 mod daemon;
+mod dev;
 mod difference;
 mod doctor;
 mod failpoint;

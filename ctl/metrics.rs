@@ -311,6 +311,8 @@ impl Metrics {
         for built in [Built::Done, Built::Failed, Built::Cancelled] {
             self.builds.with_label_values(&[name, built.label()]);
         }
+        self.build_times.with_label_values(&[name]);
+        self.edit_to_live.with_label_values(&[name]);
         for renewal in Renewal::ALL {
             self.renewals.with_label_values(&[name, renewal.label()]);
         }

@@ -13,7 +13,10 @@ use crate::fault::Fault;
 const SOCKET_PATH_MAX: usize = 107;
 const SYSTEM_RUN: &str = "/run/hotctl";
 const SYSTEM_STATE: &str = "/var/lib/hotctl";
-const SOCKET: &str = "control.sock";
+/// The name of the control socket.
+pub const SOCKET: &str = "control.sock";
+/// The folder in a project that `hotctl dev` keeps its state and its socket in.
+pub const PROJECT: &str = ".hotctl";
 
 /// Who asks, and with which environment: handed in, so that it can be tested.
 #[derive(Debug, Clone, Default)]
@@ -32,6 +35,8 @@ pub struct Whereabouts {
     pub home: Option<PathBuf>,
     /// The folder for temporary files.
     pub temp: PathBuf,
+    /// The folder one stands in.
+    pub here: Option<PathBuf>,
 }
 
 impl Whereabouts {
@@ -51,6 +56,7 @@ impl Whereabouts {
             xdg_state: folder("XDG_STATE_HOME"),
             home: folder("HOME"),
             temp: env::temp_dir(),
+            here: env::current_dir().ok(),
         }
     }
 
@@ -82,14 +88,28 @@ impl Whereabouts {
             .unwrap_or_else(|| self.own_temp().join("state"))
     }
 
-    /// Where the command line looks for a daemon: the user's own, then the system's.
+    /// Where the command line looks for a daemon: that of the project one stands in, the user's own,
+    /// then the system's.
     pub fn sockets(&self) -> Vec<PathBuf> {
-        let mut found = vec![self.socket()];
+        let mut found: Vec<PathBuf> = self.of_project().into_iter().collect();
+        found.push(self.socket());
         let system = Path::new(SYSTEM_RUN).join(SOCKET);
         if !found.contains(&system) {
             found.push(system);
         }
         found
+    }
+
+    /// The control socket of `hotctl dev` for the folder one stands in, or one above it, if it is this
+    /// user's.
+    fn of_project(&self) -> Option<PathBuf> {
+        let here = self.here.as_deref()?;
+        let sockets = here
+            .ancestors()
+            .map(|folder| folder.join(PROJECT).join(SOCKET));
+        let mut ours = sockets
+            .filter(|socket| fs::symlink_metadata(socket).is_ok_and(|meta| meta.uid() == self.uid));
+        ours.next()
     }
 
     fn own_temp(&self) -> PathBuf {

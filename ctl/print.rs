@@ -17,7 +17,7 @@ use crate::cli::Form;
 use crate::fault::{Exit, Fault};
 use crate::paint::{BAD, in_style};
 
-pub use events::event_line;
+pub use events::{event_line, noted};
 pub use history::{history, record};
 pub use status::{releases, status};
 

@@ -13,11 +13,13 @@ use tracing::{info, warn};
 
 use crate::api::{ConfigChange, Effect, Noted, Reloaded, What};
 use crate::daemon;
+use crate::dev;
 use crate::difference;
 use crate::fault::Fault;
 use crate::house::{House, Lodger, Resident};
 use crate::metrics::Read;
 use crate::service::{IfBusy, Order, Which, Wish};
+use crate::site::Manner;
 use crate::who::Giver;
 
 /// Where the configuration comes from, at the start and again.
@@ -29,6 +31,12 @@ pub struct Origin {
     pub listen: Vec<SocketAddr>,
     /// As well.
     pub admin: Option<Admin>,
+    /// For what the daemon runs.
+    pub manner: Manner,
+    /// What there is where there is no file: a project, as it was found.
+    pub found: Option<Config>,
+    /// Of the services, only these; empty = all.
+    pub only: Vec<ServiceName>,
 }
 
 /// The configuration in force.
@@ -65,10 +73,11 @@ impl Origin {
     /// All that is wrong with it; or that there is none.
     pub fn read(&self) -> Result<Config, Fault> {
         let refused = |problems: hotctl_config::Problems| Fault::config(problems.to_string());
-        let mut config = match (&self.file, self.listen.first()) {
-            (Some(file), _) => hotctl_config::read(file).map_err(refused)?,
-            (None, Some(listen)) => hotctl_config::single(*listen),
-            (None, None) => {
+        let mut config = match (&self.file, &self.found, self.listen.first()) {
+            (Some(file), _, _) => hotctl_config::read(file).map_err(refused)?,
+            (None, Some(found), _) => found.clone(),
+            (None, None, Some(listen)) => hotctl_config::single(*listen),
+            (None, None, None) => {
                 return Err(Fault::config(
                     "no configuration found: neither ./hotctl.toml nor /etc/hotctl/hotctl.toml is there",
                 )
@@ -82,7 +91,30 @@ impl Origin {
         if let Some(admin) = self.admin {
             config.admin = admin;
         }
+        if self.manner == Manner::Dev {
+            dev::at_the_desk(&mut config);
+        }
+        self.pick(&mut config)?;
         Ok(config)
+    }
+}
+
+impl Origin {
+    /// Leave out the services that are not wanted.
+    fn pick(&self, config: &mut Config) -> Result<(), Fault> {
+        if let Some(unknown) = self
+            .only
+            .iter()
+            .find(|name| !config.services.contains_key(*name))
+        {
+            let names: Vec<&str> = config.services.keys().map(ServiceName::as_str).collect();
+            return Err(Fault::config(format!("no service named {unknown}"))
+                .hint(format!("one of: {}", names.join(", "))));
+        }
+        if !self.only.is_empty() {
+            config.services.retain(|name, _| self.only.contains(name));
+        }
+        Ok(())
     }
 }
 

@@ -21,7 +21,7 @@ use crate::daemon::lodge;
 use crate::fault::Fault;
 use crate::house::{House, Steering};
 use crate::metrics::Upgrade;
-use crate::site::Site;
+use crate::site::{Manner, Site};
 use crate::who::Giver;
 
 pub use predecessor::Predecessor;
@@ -146,6 +146,10 @@ async fn attempt(
     order: &Order,
     end: impl Future<Output = ()>,
 ) -> Result<(Successor, String), Fault> {
+    if house.means.manner == Manner::Dev {
+        return Err(Fault::failed("upgrade: `hotctl dev` ends with its apps")
+            .hint("end it with Ctrl-C, and start the new hotctl"));
+    }
     successor::is_possible()?;
     // No reload meanwhile.
     let _turn = house.configured.turn().await;

@@ -45,7 +45,6 @@ struct Plans {
 fn plan(site: &Site) -> Option<Plans> {
     let config = site.config();
     let Build {
-        command,
         output,
         root,
         watch,
@@ -53,14 +52,14 @@ fn plan(site: &Site) -> Option<Plans> {
         ..
     } = &config.build;
     let (path, ignore, kind) = match root {
-        Some(root) if !command.is_empty() => {
+        Some(root) => {
             let kind = Kind::Sources {
                 only: watch.clone(),
                 output: output.clone(),
             };
             (root.clone(), ignore.clone(), kind)
         }
-        _ => {
+        None => {
             let path = config.watch.path.clone()?;
             (path, config.ignore.clone(), Kind::Output)
         }
@@ -271,11 +270,7 @@ impl Follower<'_> {
 
     async fn deploy(&mut self, change: Change) {
         let (site, orders) = (self.site, self.orders);
-        let path = match &self.plans.build.output {
-            Some(output) if !self.plans.build.command.is_empty() => output,
-            _ => &self.plans.watch.path,
-        };
-        match put(site, path).await {
+        match put(site, &self.plans).await {
             Ok(put)
                 if change.wanted == Wanted::IfNew
                     && !site.means.manner.always_newest()
@@ -331,9 +326,17 @@ struct Put {
     name: String,
 }
 
-async fn put(site: &Arc<Site>, path: &Path) -> Result<Put, Refused> {
-    let (path, ignore) = (path.to_owned(), site.config().ignore.clone());
-    let packed = tokio::task::spawn_blocking(move || pack::pack(&path, &ignore)).await;
+async fn put(site: &Arc<Site>, plans: &Plans) -> Result<Put, Refused> {
+    let ignore = site.config().ignore.clone();
+    let (watched, output) = (plans.watch.clone(), plans.build.output.clone());
+    let packed = tokio::task::spawn_blocking(move || match (&watched.kind, output) {
+        (Kind::Sources { .. }, Some(output)) => pack::pack(&output, &ignore),
+        (Kind::Sources { only, .. }, None) => {
+            pack::pack_sources(&watched.path, &watched.ignore, only)
+        }
+        (Kind::Output, _) => pack::pack(&watched.path, &ignore),
+    })
+    .await;
     let Packed {
         upload,
         name,

@@ -211,12 +211,16 @@ struct Look {
 
 async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
     let (ears, mut heard) = Ears::open();
-    let Some(Look { mut ears, seen }) = look(&plan, ears).await else {
+    let Some(Look { mut ears, mut seen }) = look(&plan, ears).await else {
         return;
     };
+    if let (Kind::Sources { .. }, Ok(seen)) = (&plan.kind, &mut seen) {
+        seen.leave_open(&Known::nothing(&plan));
+    }
     let mut watcher = Watcher {
         known: Known::nothing(&plan),
         polls: None,
+        kind: plan.kind.clone(),
         trouble: None,
         unsettled: None,
         since: None,
@@ -282,6 +286,7 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
 /// What has been seen and told so far.
 struct Watcher {
     known: Known,
+    kind: Kind,
     /// Why it is looked by the clock, as far as that is told.
     polls: Option<Polling>,
     /// What keeps a change from being told; said once.
@@ -303,10 +308,13 @@ impl Watcher {
 
     /// What is to be told of a look, and after what pause to look again in any case.
     fn judge(&mut self, seen: Result<Known, String>) -> (Option<Told>, Option<Duration>) {
-        let now = match seen {
+        let mut now = match seen {
             Ok(now) => now,
             Err(why) => return (self.troubled(Told::Cannot(why)), Some(AGAIN)),
         };
+        if matches!(self.kind, Kind::Sources { .. }) {
+            now.leave_open(&self.known);
+        }
         let changed = now.snapshot.since(&self.known.snapshot);
         if changed.is_empty() {
             self.known = now;
@@ -470,6 +478,15 @@ impl Known {
     fn is_open_file(&self, before: &Self) -> bool {
         let open = self.first_open(before);
         open.is_some() && open == self.route.end
+    }
+
+    /// Sources count one by one: what is still being written does when it is closed, which is heard of,
+    /// and a folder is none.
+    fn leave_open(&mut self, before: &Self) {
+        let Some(root) = self.route.end.clone() else {
+            return;
+        };
+        self.snapshot.leave_open(&root, &before.snapshot);
     }
 
     fn judge(&self, heard: &Heard) -> Verdict {

@@ -213,6 +213,31 @@ async fn what_stays_open_in_a_folder_holds_up_no_change_of_the_rest() {
 }
 
 #[tokio::test]
+async fn a_source_that_stays_open_holds_up_no_other_and_counts_when_it_is_closed() {
+    let (_temp, root) = temp();
+    write(&root.join("main.go"), "one");
+    let mut log = File::create(root.join("app.log")).unwrap();
+    log.write_all(b"begins").unwrap();
+    let sources = Plan {
+        kind: Kind::Sources {
+            only: Vec::new(),
+            output: Some(root.join("out")),
+        },
+        ..plan(&root)
+    };
+    let (mut watch, found, _) = begin(sources).await;
+    assert_eq!(found, Found::Something);
+    log.write_all(b"goes on").unwrap();
+    write(&root.join("main.go"), "another");
+    assert_eq!(changed(&mut watch).await, [PathBuf::from("main.go")]);
+    write(&root.join("out"), "what is made of it");
+    fs::create_dir(root.join("uploads")).unwrap();
+    quiet(&mut watch).await;
+    drop(log);
+    assert_eq!(changed(&mut watch).await, [PathBuf::from("app.log")]);
+}
+
+#[tokio::test]
 async fn who_only_reads_changes_nothing() {
     let (_temp, root) = temp();
     for n in 0..100 {

@@ -9,6 +9,7 @@ mod cli;
 mod confines;
 mod data;
 mod demo;
+mod dev;
 mod doctor;
 mod failures;
 mod farewells;

@@ -21,8 +21,9 @@ pub struct Build {
     /// What it leaves, which is deployed: an executable, or a folder with its command in `run`. A
     /// relative path begins at `root`. It is to be named where there is a command.
     pub output: Option<PathBuf>,
-    /// The folder of the sources. A relative path begins at the folder of this file. Default: that
-    /// folder.
+    /// The folder of the sources. A relative path begins at the folder of this file. Without a
+    /// `command` the sources are deployed as they are. Default: that folder, where there is a
+    /// `command`.
     pub root: Option<PathBuf>,
     /// What counts as source, as patterns of `.gitignore` such as `"/src"` or `"*.go"`. Default `[]`:
     /// all that is not left out.

@@ -35,6 +35,35 @@ pub struct Serve {
     pub log_level: LogLevel,
 }
 
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl dev                 hotctl.toml here, else what the folder is: cargo, go, node, python
+  hotctl dev web worker      only these services of hotctl.toml
+  hotctl dev -- ./run.sh     this command, started again beside the old one at each save
+
+Each save is built and started on another port, and gets the requests once it is healthy. Where that
+fails, the version before serves on, and the reason is told. State and control socket are in
+`.hotctl`, so that `hotctl status` and the like work in the project. The apps end with hotctl.
+Keys, with Enter: r builds again, l shows more or less of hotctl's own log, q quits.")]
+pub struct Dev {
+    /// Services of hotctl.toml; none = all
+    #[arg(value_name = "SERVICE")]
+    pub services: Vec<ServiceName>,
+    /// Listen here [default: the usual port of what the project is, such as 127.0.0.1:3000]
+    #[arg(long, value_name = "ADDRESS", value_parser = listen)]
+    pub listen: Vec<SocketAddr>,
+    /// The configuration file [default: ./hotctl.toml, where it is there]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How much hotctl writes of what it does itself
+    #[arg(long, value_name = "LEVEL", default_value = "error")]
+    pub log_level: LogLevel,
+    /// The command that runs the app, from the folder's own files; {port} is filled in
+    #[arg(last = true, value_name = "COMMAND")]
+    pub command: Vec<String>,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Text,

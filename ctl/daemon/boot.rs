@@ -22,7 +22,7 @@ use crate::log::Log;
 use crate::metrics::{Metrics, Read};
 use crate::places::{self, Whereabouts};
 use crate::reload::{self, Origin};
-use crate::site::{Manner, Means};
+use crate::site::Means;
 use crate::socket::{Callers, Named, Socket};
 use crate::store::StateFolder;
 use crate::upgrade::Predecessor;
@@ -48,7 +48,6 @@ pub fn boot(
     config: Config,
     threads: NonZeroUsize,
     log: Log,
-    manner: Manner,
     mut inherited: Inherited,
     predecessor: &mut Option<Predecessor>,
 ) -> Result<Booted, Fault> {
@@ -121,7 +120,7 @@ pub fn boot(
         cgroups,
         predecessor: watch::Sender::new(predecessor.is_some()),
         serving: watch::Sender::default(),
-        manner,
+        manner: origin.manner,
         shards: threads,
     });
     Ok(Booted {

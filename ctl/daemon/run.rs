@@ -19,6 +19,7 @@ use super::recover;
 use super::signals::{Heard, Signals};
 use crate::admin;
 use crate::api::Noted;
+use crate::dev::Console;
 use crate::failpoint;
 use crate::fault::Fault;
 use crate::house::{Address, House, Parting, Tasks};
@@ -36,7 +37,11 @@ const LAST_ANSWERS: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// If signals or a listener cannot be had.
-pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Result<(), Fault> {
+pub async fn run(
+    booted: Booted,
+    predecessor: &mut Option<Predecessor>,
+    console: Option<Console>,
+) -> Result<(), Fault> {
     let Booted {
         origin,
         config,
@@ -159,6 +164,10 @@ pub async fn run(booted: Booted, predecessor: &mut Option<Predecessor>) -> Resul
     }
     let starter = house.starter.clone();
     starter.ready(&format!("serves {}", shown.join(" ")));
+    // Ends with us.
+    let _console = console.map(|console| {
+        AbortOnDropHandle::new(tokio::spawn(console.run(house.clone(), shown.join(" "))))
+    });
     let mut watchdog = Watchdog::of_environment();
 
     let successor = loop {

@@ -237,7 +237,8 @@ pub fn when(at_ms: u64) -> String {
     }
 }
 
-fn noted(what: &Noted) -> String {
+/// An event of the journal as a line.
+pub fn noted(what: &Noted) -> String {
     match what {
         Noted::DaemonStarted {
             version,

@@ -13,9 +13,9 @@ use hotctl_deploy::release::{self, Stored};
 use hotctl_deploy::why::{Kind, Why};
 use hotctl_deploy::{env_file, persist};
 
-use super::Site;
 use super::adopt::Label;
 use super::place::Place;
+use super::{Manner, Site};
 use crate::store::on_disk;
 
 /// Files of instances are told apart by their number, the first has none.
@@ -77,12 +77,16 @@ impl Site {
             instance,
             address: address.clone(),
         };
-        spec.outlive = Some(Outlive {
-            folder: self.run_folder(),
-            name: format!("{}.{instance}", at.slot.0),
-            note: label.note(),
-            lease: place.lease(),
-        });
+        spec.outlive = match self.means.manner {
+            Manner::Serve => Some(Outlive {
+                folder: self.run_folder(),
+                name: format!("{}.{instance}", at.slot.0),
+                note: label.note(),
+                lease: place.lease(),
+            }),
+            // It ends with whoever edits.
+            Manner::Dev => None,
+        };
         spec.notify = match self.config().health_kind() {
             HealthKind::Notify => Notify::Yes,
             HealthKind::Http | HealthKind::Tcp | HealthKind::Command | HealthKind::Process => {

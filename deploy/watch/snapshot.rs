@@ -102,6 +102,23 @@ impl Snapshot {
         all
     }
 
+    /// Take what is open for writing, and is not what it was before, for what it was. A folder counts
+    /// for nothing.
+    pub fn leave_open(&mut self, root: &Path, before: &Self) {
+        self.entries
+            .retain(|path, stamp| path.as_os_str().is_empty() || *stamp != Stamp::Folder);
+        loop {
+            let changed = self.since(before);
+            let Some(open) = self.first_open(root, &changed).map(Path::to_path_buf) else {
+                return;
+            };
+            match before.entries.get(&open) {
+                Some(stamp) => drop(self.entries.insert(open, stamp.clone())),
+                None => drop(self.entries.remove(&open)),
+            }
+        }
+    }
+
     /// The first of these files that somebody has open for writing.
     pub fn first_open<'a>(&self, root: &Path, among: &[&'a Path]) -> Option<&'a Path> {
         let is_open = |inside: &&&Path| {

@@ -1,0 +1,344 @@
+//! What a person at the desk sees of a daemon, a line an event, with the output of apps and builds; and
+//! the keys.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, Read as _, Seek as _, SeekFrom};
+use std::num::NonZeroU16;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use hotctl_config::file::AddressKind;
+use hotctl_config::names::ServiceName;
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+use crate::api::{EventLine, LogLevel, LogsQuery, Noted, NumberedEvent, Progress, Summary};
+use crate::follow;
+use crate::house::{House, Lodger, Resident};
+use crate::paint::{GOOD, in_style};
+use crate::print;
+use crate::site::Site;
+
+/// How often it is looked what a build says.
+const LOOK: Duration = Duration::from_millis(50);
+/// The colours of names, in turn.
+const COLOURS: [AnsiColor; 5] = [
+    AnsiColor::Cyan,
+    AnsiColor::Magenta,
+    AnsiColor::Blue,
+    AnsiColor::Yellow,
+    AnsiColor::Green,
+];
+
+/// See the head of this file.
+#[derive(Debug)]
+pub struct Console {
+    /// What there is to say before anything happens.
+    said: Vec<String>,
+}
+
+impl Console {
+    pub fn new(said: Vec<String>) -> Self {
+        Self { said }
+    }
+
+    /// Until the daemon ends.
+    pub async fn run(self, house: Arc<House>, listen: String) {
+        let names = Names::of(house.lodgers().into_keys());
+        for line in &self.said {
+            say(line);
+        }
+        say(&format!(
+            "serving on http://{listen} (Ctrl-C ends it; r, l, q and Enter: rebuild, log, quit)"
+        ));
+        let residents = residents(&house);
+        let outputs = residents
+            .iter()
+            .map(|resident| app(resident, names.mark(&resident.site.name)));
+        let builds = residents.iter().map(|resident| {
+            let mark = names.mark(&resident.site.name);
+            let build = BuildOutput::of(&resident.site, mark);
+            (resident.site.name.clone(), tokio::sync::Mutex::new(build))
+        });
+        let builds: Builds = builds.collect();
+        tokio::join!(
+            events(&house, &names, &builds),
+            keys(&house),
+            follow_builds(&builds),
+            async { drop(join_all(outputs).await) }
+        );
+    }
+}
+
+fn residents(house: &House) -> Vec<Resident> {
+    let lodgers = house.lodgers().into_iter();
+    let well = lodgers.filter_map(|(_, lodger)| match lodger {
+        Lodger::Well(resident) => Some(resident),
+        Lodger::Damaged(_) => None,
+    });
+    well.collect()
+}
+
+/// What lines of each service begin with.
+struct Names(BTreeMap<ServiceName, String>);
+
+impl Names {
+    fn of(services: impl Iterator<Item = ServiceName>) -> Self {
+        let services: Vec<ServiceName> = services.collect();
+        let wide = services.iter().map(|name| name.as_str().len()).max();
+        let wide = wide.unwrap_or(0);
+        let colours = COLOURS.iter().cycle();
+        let marks = services.into_iter().zip(colours).map(|(name, colour)| {
+            let style = Style::new().fg_color(Some((*colour).into()));
+            let mark = in_style(style, &format!("{:<wide$} |", name.as_str()));
+            (name, mark)
+        });
+        Self(marks.collect())
+    }
+
+    fn mark(&self, name: &ServiceName) -> String {
+        self.0.get(name).cloned().unwrap_or_default()
+    }
+}
+
+/// A reader that has left hears nothing; the apps go on until they are told to end.
+fn say(text: &str) {
+    let _ = print::line(text);
+}
+
+async fn events(house: &Arc<House>, names: &Names, builds: &Builds) {
+    let mut reader = house
+        .means
+        .journal
+        .after(house.means.journal.newest(), None);
+    let mut built: BTreeMap<ServiceName, f64> = BTreeMap::new();
+    while let Some(bytes) = reader.follow().await {
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let Ok(EventLine::Event(event)) = serde_json::from_slice(line) else {
+                continue;
+            };
+            let mark = event.service.as_ref().map(|name| names.mark(name));
+            // What a build has said is read before it is told how it ended.
+            if let Some(build) = event.service.as_ref().and_then(|name| builds.get(name)) {
+                build.lock().await.print().await;
+            }
+            if let Some(text) = told(&event, &mut built) {
+                let mark = mark.unwrap_or_default();
+                for line in text.lines() {
+                    say(format!("{mark} {line}").trim_start());
+                }
+            }
+            if let (Some(service), Some(port)) = (&event.service, own_port(&event.what))
+                && let Some(line) = take_its_port(house, service, port)
+            {
+                say(&format!("{} {line}", names.mark(service)));
+            }
+        }
+    }
+}
+
+/// What is worth a line at the desk.
+fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option<String> {
+    match &event.what {
+        Noted::Progress(Progress::Failed { why, .. }) => {
+            let mut text = print::noted(&event.what);
+            let hint = why.hint.iter().map(|hint| format!("try: {hint}"));
+            for line in why.output.iter().cloned().chain(hint) {
+                text.push_str(&format!("\n  {line}"));
+            }
+            Some(text)
+        }
+        Noted::BuildDone { took_ms, .. } => {
+            built.insert(event.service.clone()?, *took_ms);
+            None
+        }
+        Noted::Progress(Progress::Summary(summary)) => {
+            let build = built.remove(event.service.as_ref()?);
+            Some(live(summary, build))
+        }
+        Noted::Progress(Progress::Unchanged { .. } | Progress::Restored { .. })
+        | Noted::BuildStarted { .. }
+        | Noted::BuildFailed { .. }
+        | Noted::BuildCancelled { .. }
+        | Noted::BuildDisturbsItself { .. }
+        | Noted::WatchFailed { .. }
+        | Noted::InstanceExited { .. }
+        | Noted::InstanceRestarted { .. }
+        | Noted::CrashLoop { .. }
+        | Noted::Unhealthy { .. }
+        | Noted::HealthyAgain { .. }
+        | Noted::ConfigReloaded { .. }
+        | Noted::StateDamaged { .. } => Some(print::noted(&event.what)),
+        _ => None,
+    }
+}
+
+/// `web@13 live in 412 ms: build 260, start 95, health 31, flip 0`.
+fn live(summary: &Summary, build: Option<f64>) -> String {
+    let total = build.unwrap_or(0.0) + summary.live_ms;
+    let built = build.map_or_else(String::new, |ms| format!("build {ms:.0}, "));
+    format!(
+        "{} {} in {total:.0} ms: {built}start {:.0}, health {:.0}, flip {:.0}",
+        summary.release,
+        in_style(GOOD, "live"),
+        summary.start_ms,
+        summary.health_ms,
+        summary.flip_us / 1e3
+    )
+}
+
+/// The port at which an app listens instead of the one that it was given.
+fn own_port(what: &Noted) -> Option<NonZeroU16> {
+    let Noted::Progress(Progress::Waiting { probe, .. }) = what else {
+        return None;
+    };
+    let (_, rest) = probe.split_once("; listens on ")?;
+    let (ports, _) = rest.split_once(", not on PORT")?;
+    ports.parse().ok()
+}
+
+/// An app that listens at a port of its own whatever it is told: let it, from now on.
+fn take_its_port(house: &House, service: &ServiceName, port: NonZeroU16) -> Option<String> {
+    let site = house.resident(service).ok()?.site;
+    let mut config = (*site.config()).clone();
+    if config.address != AddressKind::Port {
+        return None;
+    }
+    config.address = AddressKind::Fixed(port);
+    site.configure(config);
+    site.want_build();
+    Some(format!(
+        "listens at {port} whatever PORT says: only one of it can run, so each new version takes the \
+         place of the old one, and requests wait meanwhile"
+    ))
+}
+
+/// The output of what is live.
+async fn app(resident: &Resident, mark: String) {
+    let query = LogsQuery {
+        lines: Some(0),
+        follow: true,
+        ..LogsQuery::default()
+    };
+    let lines = follow::lines(resident.site.clone(), query, std::future::pending());
+    let mut lines = std::pin::pin!(lines);
+    let mut held = Vec::new();
+    while let Some(Ok(bytes)) = lines.next().await {
+        held.extend_from_slice(&bytes);
+        print_whole(&mut held, &mark);
+    }
+}
+
+/// The output of builds, by service.
+type Builds = BTreeMap<ServiceName, tokio::sync::Mutex<BuildOutput>>;
+
+/// What the builds of a service say, as far as it has been printed.
+struct BuildOutput {
+    site: Arc<Site>,
+    mark: String,
+    number: u64,
+    at: u64,
+    held: Vec<u8>,
+}
+
+impl BuildOutput {
+    fn of(site: &Arc<Site>, mark: String) -> Self {
+        Self {
+            site: site.clone(),
+            mark,
+            number: 0,
+            at: 0,
+            held: Vec::new(),
+        }
+    }
+
+    /// Print what has come since.
+    async fn print(&mut self) {
+        let now = self.site.build_status().map_or(0, |build| build.number);
+        if now != self.number {
+            (self.number, self.at) = (now, 0);
+            self.held.clear();
+        }
+        let (path, at) = (self.site.build_log(), self.at);
+        let read = tokio::task::spawn_blocking(move || rest(&path, at)).await;
+        // Not there yet: the next look sees it.
+        if let Ok(Ok(bytes)) = read {
+            self.at += bytes.len() as u64;
+            self.held.extend(bytes);
+            print_whole(&mut self.held, &self.mark);
+        }
+    }
+}
+
+async fn follow_builds(builds: &Builds) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        for build in builds.values() {
+            build.lock().await.print().await;
+        }
+    }
+}
+
+fn rest(path: &Path, at: u64) -> io::Result<Vec<u8>> {
+    let mut file = std::fs::File::open(path)?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::new();
+    file.take(64 * 1024).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The lines whose end has come.
+fn print_whole(held: &mut Vec<u8>, mark: &str) {
+    let Some(end) = held.iter().rposition(|byte| *byte == b'\n') else {
+        return;
+    };
+    let whole: Vec<u8> = held.drain(..=end).collect();
+    for line in String::from_utf8_lossy(&whole).lines() {
+        say(&format!("{mark} {line}"));
+    }
+}
+
+/// What is typed, line by line.
+async fn keys(house: &House) {
+    // Four may lie unread; whoever types more waits.
+    let (tell, mut typed) = mpsc::channel(4);
+    // It may wait for a line for ever, which holds up no end of the process.
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let Ok(line) = line else { return };
+            if tell.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(line) = typed.recv().await {
+        match line.trim() {
+            "" => {}
+            "r" => residents(house).iter().for_each(|it| it.site.want_build()),
+            "l" => {
+                let log = &house.means.log;
+                let next = match log.level() {
+                    LogLevel::Error | LogLevel::Warn => LogLevel::Info,
+                    LogLevel::Info => LogLevel::Debug,
+                    LogLevel::Debug | LogLevel::Trace => LogLevel::Error,
+                };
+                match log.set(next) {
+                    Ok(_) => say(&format!("hotctl's own log: {next}")),
+                    Err(fault) => say(&fault.text),
+                }
+            }
+            // As Ctrl-C does it.
+            "q" => drop(rustix::process::kill_process(
+                rustix::process::getpid(),
+                Signal::INT,
+            )),
+            other => say(&format!(
+                "{other}: r builds again, l changes the log, q quits"
+            )),
+        }
+    }
+}

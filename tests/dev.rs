@@ -1,0 +1,301 @@
+//! `hotctl dev` in the smallest projects: with no configuration each save is live a moment later, and
+//! what fails changes nothing.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::daemon::hotctl;
+use crate::support::load::Plan;
+use crate::support::program::{self, Running, lives};
+use crate::support::{Class, eventually, http, leftovers};
+
+/// A project, and `hotctl dev` in it.
+struct Desk {
+    folder: TempDir,
+    listen: SocketAddr,
+    dev: Running,
+}
+
+impl Desk {
+    fn open(files: &[(&str, &str)], args: &[&str]) -> Self {
+        let folder = tempfile::Builder::new()
+            .prefix("hotctl-test-")
+            .tempdir()
+            .unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        // A free one: `hotctl dev` says where it listens only as a person reads it.
+        let listen = TcpListener::bind("127.0.0.1:0")
+            .and_then(|it| it.local_addr())
+            .unwrap();
+        let mut command = hotctl(folder.path());
+        command
+            .env_remove("HOTCTL_SOCKET")
+            .env_remove("HOTCTL_STATE");
+        command.current_dir(folder.path());
+        // Where cargo finds its compiler, whose home is not that of the test.
+        let home = std::env::var_os("HOME").unwrap_or_default();
+        for (name, usual) in [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")] {
+            let own = std::env::var_os(name).map(PathBuf::from);
+            command.env(name, own.unwrap_or_else(|| Path::new(&home).join(usual)));
+        }
+        command
+            .args(["dev", "--listen", &listen.to_string()])
+            .args(args);
+        let dev = program::start(&mut command);
+        Self {
+            folder,
+            listen,
+            dev,
+        }
+    }
+
+    fn answer(&self) -> String {
+        match http::try_ask(
+            self.listen,
+            "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+        ) {
+            Ok(answer) => answer.text(),
+            Err(_) => String::new(),
+        }
+    }
+
+    fn answers(&self, text: &str) {
+        eventually(
+            &format!("it answers {text:?}:\n{}", self.dev.stdout()),
+            || self.answer() == text,
+        );
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Save a file as an editor does: beside it, then in its place.
+    fn save(&self, name: &str, text: &str) {
+        let beside = self.path(&format!("{name}~"));
+        fs::write(&beside, text).unwrap();
+        fs::rename(beside, self.path(name)).unwrap();
+    }
+
+    fn says(&self, words: &str) {
+        eventually(
+            &format!("it says {words:?}:\n{}", self.dev.stdout()),
+            || self.dev.stdout().contains(words),
+        );
+    }
+
+    /// Ctrl-C; nothing of it is left.
+    fn close(self) -> String {
+        let all = leftovers::descendants(self.dev.pid());
+        self.dev.signal(Signal::INT);
+        let ran = self.dev.wait().exits(0);
+        eventually("nothing of it runs any more", || {
+            !all.iter().any(|pid| lives(*pid))
+        });
+        ran.stdout
+    }
+}
+
+/// Saved, broken and mended under load: no request fails.
+fn is_live_at_each_save(files: &[(&str, &str)], source: &str, broken: &str, told: &[&str]) {
+    let text = files.iter().find(|(name, _)| *name == source).unwrap().1;
+    let desk = Desk::open(files, &[]);
+    desk.answers("v1\n");
+    let load = Plan::to(desk.listen)
+        .clients(Class::NewConnection, 2)
+        .every(Duration::from_millis(10))
+        .start();
+    load.expect(&["v1"]);
+    load.wait_for(10);
+    load.flipping("v1", "v2", || {
+        desk.save(source, &text.replace("v1", "v2"));
+        desk.answers("v2\n");
+    });
+    desk.save(source, &format!("{text}\n{broken}\n"));
+    for words in told {
+        desk.says(words);
+    }
+    assert_eq!(desk.answer(), "v2\n");
+    load.flipping("v2", "v3", || {
+        desk.save(source, &text.replace("v1", "v3"));
+        desk.answers("v3\n");
+    });
+    load.wait_for(10);
+    load.finish().assert_none_failed();
+    // A command in the project finds it.
+    let mut status = hotctl(desk.folder.path());
+    status
+        .env_remove("HOTCTL_SOCKET")
+        .env_remove("HOTCTL_STATE");
+    let status = program::run(status.current_dir(desk.folder.path()).arg("status"));
+    status.exits(0).says("app  serving");
+    let said = desk.close();
+    assert!(said.contains("live in "), "{said}");
+}
+
+const RUST: &str = r#"use std::io::{Read, Write};
+fn main() {
+    let port = std::env::var("PORT").unwrap().parse::<u16>().unwrap();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    for stream in listener.incoming() {
+        let mut stream = stream.unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let head = "HTTP/1.1 200 OK\r\nX-Version: v1\r\nContent-Length: 3\r\nConnection: close\r\n\r\n";
+        let _ = stream.write_all(head.as_bytes());
+        let _ = stream.write_all(b"v1\n");
+    }
+}
+"#;
+
+const CARGO: &str =
+    "[package]\nname = \"hello\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n";
+
+#[test]
+fn a_cargo_project_is_built_and_live_at_each_save() {
+    is_live_at_each_save(
+        &[("Cargo.toml", CARGO), ("src/main.rs", RUST)],
+        "src/main.rs",
+        "fn broken() -> Vec<T> {}",
+        &["failed after", "src/main.rs:", "cannot find type `T`"],
+    );
+}
+
+const NODE: &str = "require('http').createServer((q, r) => {\n  r.setHeader('X-Version', 'v1');\n  r.end('v1\\n');\n}).listen(process.env.PORT, process.env.HOST);\n";
+
+#[test]
+fn a_node_project_is_live_at_each_save() {
+    if !has("node") {
+        // Not every machine has it; python and cargo are tried the same way.
+        println!("node is not installed: python is tried instead");
+        return a_python_project_is_live_at_each_save();
+    }
+    is_live_at_each_save(
+        &[("package.json", "{}"), ("index.js", NODE)],
+        "index.js",
+        "this is no javascript",
+        &["failed", "SyntaxError"],
+    );
+}
+
+const PYTHON: &str = "import http.server, os\nclass H(http.server.BaseHTTPRequestHandler):\n    def do_GET(self):\n        self.send_response(200)\n        self.send_header('X-Version', 'v1')\n        self.end_headers()\n        self.wfile.write(b'v1\\n')\nhttp.server.ThreadingHTTPServer(('127.0.0.1', int(os.environ['PORT'])), H).serve_forever()\n";
+
+#[test]
+fn a_python_project_is_live_at_each_save() {
+    is_live_at_each_save(
+        &[("app.py", PYTHON)],
+        "app.py",
+        "this is no python",
+        &["failed", "SyntaxError"],
+    );
+}
+
+fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// A port that is free, for an app that has it in its source.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[test]
+fn an_app_that_ignores_port_is_replaced_while_requests_wait() {
+    // Seen in its source, and found out when it listens there.
+    for (hides, told) in [
+        ("", "does not ask for PORT"),
+        ("# PORT\n", "whatever PORT says"),
+    ] {
+        let number = format!("{}", free_port());
+        let text = format!(
+            "{hides}{}",
+            PYTHON.replace("int(os.environ['PORT'])", &number)
+        );
+        let desk = Desk::open(&[("app.py", &text)], &[]);
+        desk.says(told);
+        desk.answers("v1\n");
+        let load = Plan::to(desk.listen)
+            .clients(Class::NewConnection, 2)
+            .every(Duration::from_millis(10))
+            .start();
+        load.expect(&["v1"]);
+        load.wait_for(10);
+        load.flipping("v1", "v2", || {
+            desk.save("app.py", &text.replace("v1", "v2"));
+            desk.answers("v2\n");
+        });
+        load.finish().assert_none_failed();
+        desk.close();
+    }
+}
+
+#[test]
+fn services_of_a_configuration_run_side_by_side_or_some_of_them() {
+    let config = "[[listen]]\naddress = \"127.0.0.1:0\"\n\
+        [service.web.build]\nroot = \"web\"\n[service.web]\nrun = [\"python3\", \"app.py\"]\n\
+        [service.worker]\nhttp = false\nrun = [\"sh\", \"work.sh\"]\n\
+        [service.worker.build]\nroot = \"worker\"\n[service.worker.health]\nmin_uptime = \"100ms\"\n";
+    let files = [
+        ("hotctl.toml", config),
+        ("web/app.py", PYTHON),
+        ("worker/work.sh", "echo at work\nexec sleep 600\n"),
+    ];
+    let desk = Desk::open(&files, &[]);
+    desk.answers("v1\n");
+    desk.says("worker | at work");
+    desk.says("worker@1 live in");
+    // A worker is replaced, too.
+    desk.save("worker/work.sh", "echo at other work\nexec sleep 600\n");
+    desk.says("worker | at other work");
+    desk.close();
+    let desk = Desk::open(&files, &["web"]);
+    desk.answers("v1\n");
+    let said = desk.close();
+    assert!(!said.contains("worker"), "{said}");
+}
+
+#[test]
+fn apps_end_with_a_desk_that_is_killed() {
+    let desk = Desk::open(&[("app.py", PYTHON)], &[]);
+    desk.answers("v1\n");
+    let all = leftovers::descendants(desk.dev.pid());
+    assert!(all.len() >= 2, "{all:?}");
+    desk.dev.signal(Signal::KILL);
+    eventually("they have ended", || !all.iter().any(|pid| lives(*pid)));
+}
+
+#[test]
+fn a_folder_that_is_no_project_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], here: &Path| {
+        let mut command = hotctl(folder.path());
+        command
+            .env_remove("HOTCTL_SOCKET")
+            .env_remove("HOTCTL_STATE");
+        program::run(command.current_dir(here).arg("dev").args(args))
+    };
+    run(&[], folder.path())
+        .exits(2)
+        .says("no Cargo.toml, go.mod, package.json")
+        .says("try: hotctl dev -- COMMAND");
+    fs::write(
+        folder.path().join("hotctl.toml"),
+        crate::support::daemon::web(""),
+    )
+    .unwrap();
+    run(&["wep"], folder.path())
+        .exits(2)
+        .says("no service named wep")
+        .says("one of: web");
+}
