@@ -42,7 +42,7 @@ pub struct Socket {
     /// Which file it was when it was bound, by device and number; none where it was not there then.
     file: Option<(u64, u64)>,
     /// Held as long as the socket is ours, so that nobody takes it for stale.
-    lock: fs::File,
+    lock: Option<fs::File>,
     heir: Heir,
 }
 
@@ -103,7 +103,7 @@ impl Socket {
                 .hint("choose another with --socket")
         };
         open_folder(path, named, callers)?;
-        let lock = lock(path, fault)?;
+        let lock = Some(lock(path, fault)?);
         let listener = take_place(path, callers)?;
         let socket = Self {
             path: path.to_owned(),
@@ -134,8 +134,10 @@ impl Socket {
         };
         open_folder(&self.path, self.named, callers)?;
         // The lock may have gone with it.
-        if !places::is_same_file(&self.lock, &lock_path(&self.path)) {
-            self.lock = lock(&self.path, fault)?;
+        let place = lock_path(&self.path);
+        let is_there = |lock: &fs::File| places::is_same_file(lock, &place);
+        if !self.lock.as_ref().is_some_and(is_there) {
+            self.lock = Some(lock(&self.path, fault)?);
         }
         let listener = take_place(&self.path, callers)?;
         self.file = file_at(&self.path);
@@ -171,7 +173,7 @@ impl Socket {
             path: path.to_owned(),
             named,
             file: file_at(path),
-            lock,
+            lock: Some(lock),
             // Until it is taken over it is not ours to remove.
             heir: Heir::Successor,
         };
@@ -183,7 +185,8 @@ impl Socket {
     /// # Errors
     /// If no descriptor is left.
     pub fn lock(&self) -> io::Result<OwnedFd> {
-        Ok(self.lock.try_clone()?.into())
+        let lock = self.lock.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(lock.try_clone()?.into())
     }
 
     /// It is ours now, and is removed in the end.
@@ -191,9 +194,10 @@ impl Socket {
         self.heir = Heir::Nobody;
     }
 
-    /// It stays, for the hotctl that took our place.
+    /// It stays, for the hotctl that took our place; the lock is that one's alone.
     pub fn leave(&mut self) {
         self.heir = Heir::Successor;
+        self.lock = None;
     }
 
     /// Where it is.

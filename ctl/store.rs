@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::ledger::Ledger;
@@ -54,7 +55,8 @@ pub enum Source {
 #[derive(Debug)]
 pub struct StateFolder {
     root: PathBuf,
-    lock: File,
+    /// None once another hotctl goes on with it.
+    lock: Mutex<Option<File>>,
 }
 
 impl StateFolder {
@@ -71,7 +73,14 @@ impl StateFolder {
             .truncate(false)
             .write(true)
             .open(&path)
-            .map_err(fault)?;
+            // Nothing is written to it. On a disk that is read-only what is there serves all the same.
+            .or_else(|cause| match cause.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => File::open(&path),
+                _ => Err(cause),
+            })
+            .map_err(|cause| {
+                fault(cause).hint("mend its permissions, or free the disk; then start hotctl again")
+            })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
@@ -85,7 +94,7 @@ impl StateFolder {
         }
         Ok(Self {
             root: root.to_owned(),
-            lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -106,7 +115,7 @@ impl StateFolder {
         }
         Ok(Self {
             root: root.to_owned(),
-            lock,
+            lock: Mutex::new(Some(lock)),
         })
     }
 
@@ -115,7 +124,25 @@ impl StateFolder {
     /// # Errors
     /// If no descriptor is left.
     pub fn lock(&self) -> io::Result<OwnedFd> {
-        Ok(self.lock.try_clone()?.into())
+        let lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = lock.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        Ok(lock.try_clone()?.into())
+    }
+
+    /// What tells it from every other folder of the machine.
+    pub fn mark(&self) -> String {
+        use std::os::unix::fs::MetadataExt as _;
+        let meta = fs::metadata(&self.root);
+        meta.map_or_else(
+            |_| "0".to_owned(),
+            |it| format!("{:x}-{:x}", it.dev(), it.ino()),
+        )
+    }
+
+    /// Let go of the lock: another hotctl has it, and goes on with the folder. Should that one die while
+    /// we finish what is in flight, a third can take its place.
+    pub fn let_go(&self) {
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The folder itself.

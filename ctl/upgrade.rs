@@ -3,6 +3,7 @@
 //! one takes them up and says that it is ready. Until then the old one can take everything back, and
 //! from then on it only finishes what is in flight.
 
+mod holders;
 mod predecessor;
 mod successor;
 
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use hotctl_config::names::{Percent, ReleaseId};
 use hotctl_config::{Address, Slot};
+use hotctl_deploy::gate::Notice;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
@@ -79,6 +81,19 @@ pub struct Serving {
     pub release: ReleaseId,
     pub slot: Slot,
     pub addresses: Vec<Address>,
+    /// Why they are refused, where they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refusing>,
+}
+
+/// Why requests of a service are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusing {
+    Stopped,
+    NotRunning,
+    CrashLoop,
+    Maintenance(Notice),
 }
 
 /// Send what requests are still here where the hotctl that has taken over sends its own.
@@ -90,6 +105,8 @@ pub fn follow(house: &House, serving: Serving) {
     });
     // Removed or added meanwhile: nothing of it is here.
     if let Ok(resident) = house.resident(&service)
+        // A worker has no requests.
+        && resident.site.config().http
         && let Err(unknown) = resident.site.send_to(serving)
     {
         error!(%service, %unknown, "requests that are left here do not follow");

@@ -13,6 +13,7 @@ use crate::support::daemon::web;
 use crate::support::http;
 use crate::support::load::Plan;
 use crate::support::program::{self, lives, send};
+use crate::support::status::Status;
 use crate::support::{Class, Daemon, Load, eventually, eventually_some};
 
 #[test]
@@ -258,6 +259,74 @@ fn an_old_release_has_drained_when_the_daemon_before_has_given_its_last_answer()
         "after {after:?}: {drained}"
     );
     slow.join().unwrap().has_status(200);
+}
+
+/// Its locks are with the new one, and go with it.
+#[test]
+fn where_the_new_one_dies_while_the_old_one_still_drains_another_can_be_started() {
+    let mut daemon = Daemon::of_web("");
+    daemon.deploy("v0", &[]);
+    let app = daemon.live().pid;
+    let to = daemon.listen();
+    let slow = std::thread::spawn(move || http::get(to, "/slow?ms=4000"));
+    eventually("it is in flight", || daemon.live().tickets == 1);
+    daemon.upgrade(&[]);
+    send(daemon.pid(), Signal::KILL);
+    let config = daemon.folder().join("hotctl.toml");
+    let serve = daemon.alongside(["serve", "--config", config.to_str().unwrap()]);
+    let status = eventually_some("another one serves", || {
+        let ran = daemon.hotctl(["status", "--json"]);
+        let status: Option<Status> = ran.status.success().then(|| ran.json());
+        status.filter(|status| status.pid == serve.pid())
+    });
+    let answer = http::get(status.listen[0], "/").has_status(200);
+    assert_eq!(answer.text(), "v0\n");
+    assert_eq!(daemon.live().pid, app);
+    slow.join().unwrap().has_status(200);
+    serve.signal(Signal::TERM);
+    serve.wait().exits(0);
+}
+
+#[test]
+fn what_a_binary_that_cannot_take_over_has_started_keeps_no_socket_and_no_lock() {
+    let mut daemon = Daemon::of_web("");
+    daemon.deploy("v0", &[]);
+    let path = daemon.folder().join("leaves-a-child");
+    let text = "#!/bin/sh\nsleep 444 &\necho $! > child\nexit 1\n";
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let binary = path.to_str().unwrap();
+    daemon
+        .hotctl(["upgrade", "--binary", binary])
+        .exits(1)
+        .says("exited with 1 before it was prepared");
+    let child = fs::read_to_string(daemon.folder().join("child")).unwrap();
+    assert!(!lives(child.trim().parse().unwrap()));
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(daemon.get("/").has_status(200).text(), "v0\n");
+}
+
+/// Those that wait there are told what those who come now are.
+#[test]
+fn requests_that_wait_at_an_upgrade_are_refused_when_the_next_daemon_refuses_its_own() {
+    for (order, reason) in [
+        (&["stop", "web"][..], "stopped"),
+        (&["maintenance", "on", "web"], "maintenance"),
+    ] {
+        let mut daemon = Daemon::of_web("park = { max = 100, time = \"60s\" }");
+        daemon.deploy("v0", &[]);
+        daemon.hotctl(["pause", "web"]).exits(0);
+        let to = daemon.listen();
+        let waits = std::thread::spawn(move || http::get(to, "/"));
+        eventually("it waits", || {
+            daemon.metric("hotctl_parked_requests", &[]) == 1.0
+        });
+        daemon.upgrade(&[]);
+        daemon.hotctl(order.iter().copied()).exits(0);
+        let answer = waits.join().unwrap().has_status(503);
+        assert_eq!(answer.header("x-hotctl-error"), reason, "{answer}");
+    }
 }
 
 #[test]

@@ -82,7 +82,8 @@ pub(super) async fn upgrade(
         Err(_) => Err(Refused::new(
             StatusCode::CONFLICT,
             "upgrade: hotctl ends, or has been replaced already",
-        )),
+        )
+        .hint("`hotctl version` says which one answers now; upgrade that one, if need be")),
     }
 }
 

@@ -241,6 +241,7 @@ pub async fn run(
         door.close();
         drop(admin);
         door.socket().leave();
+        means.state.let_go();
         if let Some(signal) = signals.unheard_end() {
             // It was meant for whoever serves.
             successor.signal(signal);
@@ -251,7 +252,9 @@ pub async fn run(
         let within = house.configured.now().shutdown_timeout;
         let follow = |serving| upgrade::follow(&house, serving);
         let finished = successor.see_off(all_of(&mut accepting), leaving, follow);
-        finish(finished, within, &mut signals).await;
+        if finish(finished, within, &mut signals).await == Finished::OutOfTime {
+            cut_what_is_left(&house, &mut signals).await;
+        }
         // Answers to the command line are short; who follows something follows the other now.
         let _ = tokio::time::timeout(LAST_ANSWERS, door.closed()).await;
         info!("ended: another hotctl serves");
@@ -265,12 +268,14 @@ pub async fn run(
     let stop_timeouts = config.services.values().map(|service| service.stop_timeout);
     let within = config.shutdown_timeout + stop_timeouts.max().unwrap_or_default();
     let stopping = starter.stopping("ends: finishing what is in flight", within);
-    finish(
+    let finished = finish(
         all_of(&mut accepting),
         config.shutdown_timeout,
         &mut signals,
-    )
-    .await;
+    );
+    if finished.await == Finished::OutOfTime {
+        cut_what_is_left(&house, &mut signals).await;
+    }
     let tasks = house.tasks();
     tasks.rest.cancel();
     tasks.part(match config.on_exit {
@@ -301,11 +306,41 @@ async fn all_of(tasks: &mut JoinSet<()>) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// Wait until what is in flight has ended, or is not waited for any longer.
-async fn finish(finished: impl Future<Output = ()>, within: Duration, signals: &mut Signals) {
+/// The time is over: WebSockets are told so, and the rest is cut.
+async fn cut_what_is_left(house: &House, signals: &mut Signals) {
+    let residents = house.residents();
+    let cuts = residents
+        .iter()
+        .map(|resident| resident.site.cut_everything());
     tokio::select! {
-        () = finished => {}
-        () = tokio::time::sleep(within) => warn!("shutdown_timeout is over: connections are cut"),
+        _ = futures_util::future::join_all(cuts) => {}
         () = signals.end() => {}
+    }
+}
+
+/// Why what is in flight is not waited for any longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finished {
+    /// There is nothing.
+    All,
+    /// The time for it is over.
+    OutOfTime,
+    /// Somebody does not want to wait.
+    Hurried,
+}
+
+/// Wait until what is in flight has ended, or is not waited for any longer.
+async fn finish(
+    finished: impl Future<Output = ()>,
+    within: Duration,
+    signals: &mut Signals,
+) -> Finished {
+    tokio::select! {
+        () = finished => Finished::All,
+        () = tokio::time::sleep(within) => {
+            warn!("shutdown_timeout is over: connections are cut");
+            Finished::OutOfTime
+        }
+        () = signals.end() => Finished::Hurried,
     }
 }

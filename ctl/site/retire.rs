@@ -169,6 +169,19 @@ impl Site {
         join_all(drains).await;
     }
 
+    /// End what is in flight, on whatever release, with a word to WebSockets. Nothing new may come.
+    pub async fn cut_everything(&self) {
+        let pools: Vec<Pool> = {
+            let inner = self.inner();
+            inner.slots.values().map(|r| r.pool.clone()).collect()
+        };
+        join_all(pools.iter().map(|pool| async {
+            let cut = pool.cut_now().await;
+            self.count_cut(pool.release(), cut);
+        }))
+        .await;
+    }
+
     /// End every process of the service, side by side; for the daemon's own end.
     pub async fn stop_everything(&self) {
         self.end_all(self.config().stop_timeout).await;

@@ -12,7 +12,7 @@ use tracing::error;
 
 use super::slot::Running;
 use super::{Inner, Site};
-use crate::upgrade::Serving;
+use crate::upgrade::{Refusing, Serving};
 
 impl Site {
     /// Give traffic to whom the record says, in one publication. Who has it again is not drained
@@ -53,12 +53,22 @@ impl Site {
         }
     }
 
-    /// Who gets its requests; none where they are refused.
+    /// Who gets its requests, or why they are refused; none before the first deployment.
     fn serving_by(&self, inner: &Inner, split: &Split) -> Option<Serving> {
-        let live = inner.ledger.live?;
+        let ledger = &inner.ledger;
+        let last = ledger.live.map(|it| (ledger.id(it.release), it.slot));
+        let last = last.or_else(|| Some((ledger.id(ledger.stopped?), Slot(0))))?;
+        let refused = match (split, &ledger.gate) {
+            (Split::Closed(_), Gate::Maintenance { notice, .. }) => {
+                Some(Refusing::Maintenance(notice.clone()))
+            }
+            (Split::Closed(Closed::CrashLoop), _) => Some(Refusing::CrashLoop),
+            (Split::Closed(Closed::NotRunning), _) => Some(Refusing::NotRunning),
+            (Split::Closed(_), _) => Some(Refusing::Stopped),
+            (Split::Parked(_) | Split::Live { .. }, _) => None,
+        };
         let (release, slot, addresses) = match split {
-            Split::Closed(_) => return None,
-            Split::Parked(_) => (live.release_of(&self.name), live.slot, Vec::new()),
+            Split::Closed(_) | Split::Parked(_) => (last.0, last.1, Vec::new()),
             Split::Live { live, .. } => {
                 let all = live.addresses().enumerate();
                 let up = all.filter(|(n, _)| live.standing(*n) == Some(Standing::Up));
@@ -70,6 +80,7 @@ impl Site {
             release,
             slot,
             addresses,
+            refused,
         })
     }
 
@@ -78,9 +89,15 @@ impl Site {
     /// # Errors
     /// If the routes do not know the service.
     pub fn send_to(&self, serving: Serving) -> Result<(), UnknownService> {
-        let split = match serving.addresses.split_first() {
-            None => self.parked_split(),
-            Some((first, more)) => {
+        let split = match (serving.refused, serving.addresses.split_first()) {
+            (Some(why), _) => Split::Closed(match why {
+                Refusing::Stopped => Closed::Stopped,
+                Refusing::NotRunning => Closed::NotRunning,
+                Refusing::CrashLoop => Closed::CrashLoop,
+                Refusing::Maintenance(notice) => Closed::Maintenance(Arc::new(shown(&notice))),
+            }),
+            (None, None) => self.parked_split(),
+            (None, Some((first, more))) => {
                 self.means.traffic.release_begins(&serving.release);
                 let first = first.clone();
                 let shards = self.means.shards;
@@ -100,11 +117,7 @@ impl Site {
         let traffic = inner.ledger.traffic();
         match (&inner.ledger.gate, traffic) {
             (Gate::Maintenance { notice, .. }, _) => {
-                return Split::Closed(Closed::Maintenance(Arc::new(match notice {
-                    Notice::Plain => hotctl_proxy::Notice::Plain,
-                    Notice::Message(text) => hotctl_proxy::Notice::Message(text.clone()),
-                    Notice::Page(text) => hotctl_proxy::Notice::Page(text.clone()),
-                })));
+                return Split::Closed(Closed::Maintenance(Arc::new(shown(notice))));
             }
             (_, Traffic::NothingDeployed | Traffic::Stopped) | (Gate::Open, _) => {}
             (Gate::Paused { .. }, _) => return self.parked_split(),
@@ -167,6 +180,15 @@ impl Site {
             max: usize::try_from(park.max).unwrap_or(usize::MAX),
             time: park.time,
         })
+    }
+}
+
+/// What clients are shown.
+fn shown(notice: &Notice) -> hotctl_proxy::Notice {
+    match notice {
+        Notice::Plain => hotctl_proxy::Notice::Plain,
+        Notice::Message(text) => hotctl_proxy::Notice::Message(text.clone()),
+        Notice::Page(text) => hotctl_proxy::Notice::Page(text.clone()),
     }
 }
 

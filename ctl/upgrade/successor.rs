@@ -15,9 +15,9 @@ use hotctl_proxy::{PassSocket, Passed};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
-use tracing::debug;
+use tracing::{debug, warn};
 
-use super::{PROTOCOL, Serving, Word};
+use super::{PROTOCOL, Serving, Word, holders};
 use crate::daemon::inherit::{LISTEN_FDNAMES, LISTEN_FDS, LISTEN_PID, UPGRADE, name};
 use crate::fault::Fault;
 use crate::socket::Socket;
@@ -87,6 +87,9 @@ pub struct Successor {
     binary: PathBuf,
     /// Whether it has said anything that is understood.
     known: bool,
+    /// Its end of the line, by the number that the system gives a socket: whoever has that was started by
+    /// it.
+    socket: u64,
 }
 
 /// Whether whoever started us can bear that our process ends and another goes on.
@@ -138,6 +141,9 @@ impl Successor {
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let line = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
+        let socket = rustix::fs::fstat(&theirs)
+            .map_err(|cause| failed(cause.into()))?
+            .st_ino;
         let (pass, arrive) = PassSocket::pair().map_err(failed)?;
         let http = held.http.iter().map(|one| (name::HTTP, one.as_fd()));
         let admin = held.admin.iter().map(|one| (name::ADMIN, one.as_fd()));
@@ -175,7 +181,12 @@ impl Successor {
                 "upgrade: {}: cannot be started: {cause}",
                 binary.display()
             ))
-            .hint("name an executable hotctl with --binary")
+            .hint(match cause.raw_os_error() {
+                Some(libc::EMFILE | libc::ENFILE) => {
+                    "no descriptor is left: raise LimitNOFILE, or `ulimit -n`, of hotctl"
+                }
+                _ => "name an executable hotctl with --binary",
+            })
         })?;
         Ok(Self {
             child,
@@ -183,6 +194,7 @@ impl Successor {
             pass,
             binary,
             known: false,
+            socket,
         })
     }
 
@@ -223,10 +235,21 @@ impl Successor {
         }
     }
 
-    /// Kill it, and wait for its end.
+    /// Kill it with all that it has started, and wait for its end: whoever has its sockets could take
+    /// connections in, and keep the locks.
     pub async fn end(&mut self) {
         if let Err(cause) = self.child.kill().await {
             debug!(%cause, "the hotctl that did not take over");
+        }
+        let socket = self.socket;
+        let left = tokio::task::spawn_blocking(move || holders::kill(socket)).await;
+        match left {
+            Ok(0) => {}
+            Ok(count) => warn!(
+                count,
+                "what the hotctl that did not take over had started is killed"
+            ),
+            Err(cause) => debug!(%cause, "what it had started"),
         }
     }
 
@@ -297,7 +320,16 @@ impl Successor {
     async fn hear(&mut self, wanted: &str) -> Result<Word, Fault> {
         let binary = self.binary.display().to_string();
         let mut said = String::new();
-        let read = tokio::time::timeout(SILENCE, self.line.read_line(&mut said)).await;
+        let read = tokio::time::timeout(SILENCE, self.line.read_line(&mut said));
+        let read = tokio::select! {
+            biased;
+            read = read => read,
+            // Somebody else may have its end of the line; what it has said is there.
+            _ = self.child.wait() => match self.line.buffer().is_empty() {
+                true => Ok(Ok(0)),
+                false => Ok(self.line.read_line(&mut said).await),
+            },
+        };
         let (text, hint) = match read {
             Err(_) => {
                 let text = format!("was not {wanted}, and said nothing for {SILENCE:?}: killed");
