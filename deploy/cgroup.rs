@@ -15,23 +15,32 @@ const APPS: &str = "hotctl-apps";
 /// (`DelegateSubgroup=` of systemd): the leaves lie beside it.
 const DAEMON: &str = "daemon";
 
-/// The folder in which leaves can be made; `None` where there is no cgroup v2, or it is not ours to
-/// divide, or cannot end its processes at one stroke (before Linux 5.14). Makes it.
-pub fn apps() -> Option<PathBuf> {
+/// Our own cgroup of version 2; none where there is no such thing.
+pub fn own() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let own = folder(&mounts, &own)?;
+    folder(&mounts, &own)
+}
+
+/// The folder in which leaves can be made; `None` where there is no cgroup v2, or it is not ours to
+/// divide, or cannot end its processes at one stroke (before Linux 5.14). Makes it. `whose` tells our
+/// leaves from those of other daemons, whose shims we may not even see.
+pub fn apps(whose: &str) -> Option<PathBuf> {
+    let own = own()?;
     let ours = match own.file_name().is_some_and(|name| name == DAEMON) {
         true => own.parent()?.to_owned(),
         false => own,
     };
-    let apps = ours.join(APPS);
-    match fs::create_dir(&apps) {
-        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return None,
-        _ => {}
+    let all = ours.join(APPS);
+    let apps = all.join(whose);
+    for folder in [&all, &apps] {
+        match fs::create_dir(folder) {
+            Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return None,
+            _ => {}
+        }
     }
     // So that a leaf can tell who ended for lack of memory. Refused where others have a say in that.
-    for folder in [&ours, &apps] {
+    for folder in [&ours, &all, &apps] {
         let _ = fs::write(folder.join("cgroup.subtree_control"), "+memory");
     }
     // Only trying tells.

@@ -105,7 +105,7 @@ pub fn boot(
         .publish(reload::table(&config), reload::FIRST)
         .map_err(|stale| Fault::failed(stale.to_string()))?;
     metrics.config_read(reload::FIRST, Read::InForce);
-    let cgroups = cgroup::apps();
+    let cgroups = cgroup::apps(&state.mark());
     if let Some(apps) = &cgroups {
         cgroup::sweep(apps);
     }

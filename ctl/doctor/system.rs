@@ -1,9 +1,7 @@
 //! What the system allows: descriptors, control groups.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
 use hotctl_config::file::Config;
+use hotctl_deploy::cgroup;
 use rustix::fs::{Access, access};
 use rustix::process::{Resource, getrlimit};
 
@@ -44,13 +42,9 @@ fn descriptors(config: Option<&Config>) -> Finding {
 /// Nothing depends on them yet beyond ending what escaped its parent, which is done without too.
 fn control_groups() -> Finding {
     const CHECK: &str = "control groups";
-    let root = Path::new("/sys/fs/cgroup");
-    if !root.join("cgroup.controllers").exists() {
+    let Some(folder) = cgroup::own() else {
         return Finding::note(CHECK, "no cgroup v2: processes are found by /proc");
-    }
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"));
-    let folder: PathBuf = root.join(own.unwrap_or_default());
+    };
     match access(folder.join("cgroup.procs"), Access::WRITE_OK) {
         Ok(()) => Finding::good(CHECK, format!("{}: ours to divide", folder.display())),
         Err(_) => Finding::note(
