@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -37,6 +38,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::info;
 
 use crate::api::{BuildStatus, Noted};
 use crate::fault::Fault;
@@ -105,6 +107,8 @@ pub struct Site {
     /// Processes that ended. Its reader is the service's task; sixteen may wait for it, further
     /// ones hold up only the tiny tasks that watch a process.
     exits: mpsc::Sender<Ended>,
+    /// Whether something is true that is not written.
+    unwritten: AtomicBool,
     /// The slot whose processes should be replaced by fresh ones, and why. Its reader is the service's
     /// task, which looks whether that is still so; what was said before counts no more.
     renewal: watch::Sender<Option<(Slot, Renewal)>>,
@@ -191,6 +195,7 @@ impl Site {
                 hold_until: None,
             }),
             writing: tokio::sync::Mutex::new(()),
+            unwritten: AtomicBool::new(false),
             exits,
             renewal: watch::Sender::new(None),
             build: Mutex::default(),
@@ -256,6 +261,11 @@ impl Site {
         if written.is_err() {
             self.means.metrics.write_errors().inc();
         }
+        // What is true all the same is written as soon as that can be.
+        let lacks = written.is_err() && keep == Keep::Anyway;
+        if written.is_ok() || lacks {
+            self.unwritten.store(lacks, Ordering::Relaxed);
+        }
         if written.is_ok() || keep == Keep::Anyway {
             change(&mut self.inner().ledger);
         }
@@ -263,11 +273,23 @@ impl Site {
         written
     }
 
+    /// Write what could not be written when it became true, if there is such a thing.
+    pub async fn write_again(self: &Arc<Self>) {
+        if self.unwritten.load(Ordering::Relaxed) && self.change(Keep::Anyway, |_| {}).await.is_ok()
+        {
+            info!(service = %self.name, "what could not be recorded is");
+        }
+    }
+
     /// Write down where a deployment stands.
     ///
     /// # Errors
     /// If it could not be written; what leads forward is then not true, what leads back is.
     pub async fn record(self: &Arc<Self>, deployment: &Deployment) -> io::Result<()> {
+        if self.inner().ledger.deployment.as_ref() == Some(deployment) {
+            // It goes on where the last daemon ended: that is what is written.
+            return Ok(());
+        }
         let keep = match deployment.phase {
             // It began with the end of what was live.
             Phase::Starting if deployment.replaced().is_some() => Keep::IfWritten,

@@ -302,6 +302,7 @@ impl Site {
             )
             .await;
             self.stirred.notify_waiters();
+            self.write_again().await;
             self.look_at_health();
             self.look_at_age();
             self.look_at_memory().await;
