@@ -21,7 +21,7 @@ use crate::tree;
 use crate::wire::Order;
 
 pub use crate::exit::Exit;
-pub use adopt::{Adopted, Gone, adopt, found, sweep_marked};
+pub use adopt::{Adopted, Gone, adopt, found, sweep_lost, sweep_marked};
 pub use launch::{Launcher, remedy};
 
 /// The variable that tells an app's processes from all others: the path of its shim's socket.

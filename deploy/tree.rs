@@ -54,6 +54,20 @@ pub(crate) fn marked(name: &str, value: &str) -> Vec<u32> {
     everybody().filter(has).collect()
 }
 
+/// Every process whose environment had this variable when its program began with a value that begins so,
+/// and that value. Those of other users are not seen, save by root.
+pub(crate) fn marked_like(name: &str, beginning: &str) -> Vec<(u32, String)> {
+    let line = format!("{name}={beginning}");
+    let value = |pid: u32| {
+        let all = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let mut lines = all.split(|byte| *byte == 0);
+        let found = lines.find(|one| one.starts_with(line.as_bytes()))?;
+        let value = String::from_utf8_lossy(found.get(name.len() + 1..)?).into_owned();
+        Some((pid, value))
+    };
+    everybody().filter_map(value).collect()
+}
+
 /// Which run of the system this is; process numbers mean something within one only.
 pub(crate) fn boot() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id");

@@ -301,6 +301,137 @@ fn a_full_disk_fails_what_must_be_written_and_nothing_else() {
     load.finish().assert_none_failed();
 }
 
+/// From its second start on.
+#[test]
+fn a_daemon_whose_state_is_read_only_serves_what_is_live() {
+    let script = "if [ -e state/lock ]; then mount --bind state state && mount -o remount,bind,ro state; \
+                  fi && exec \"$@\"";
+    let through = ["unshare", "-rm", "sh", "-c", script, "sh"];
+    if on_a_small_disk(&web("")).is_none() {
+        eprintln!("not tested: no mount namespace of our own is allowed here");
+        return;
+    }
+    let mut daemon = Daemon::start_through(&through, &web(""), &[]);
+    daemon.deploy("v1", &[]);
+    let app = daemon.live().pid;
+    daemon.kill();
+    daemon.start_again();
+    assert_eq!(daemon.live().pid, app);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+    let v2 = daemon.release("v2");
+    daemon
+        .try_deploy(&v2, &[])
+        .exits(1)
+        .says("Read-only file system");
+    assert_eq!(daemon.live().pid, app);
+}
+
+/// What is written already need not be written again.
+#[test]
+fn a_release_that_is_live_stays_so_over_an_upgrade_with_a_full_disk() {
+    let Some((mut daemon, disk)) = on_a_small_disk(&web("keep_warm = \"60s\"")) else {
+        eprintln!("not tested: no mount namespace of our own is allowed here");
+        return;
+    };
+    eprintln!("tested on a tmpfs of 48 MiB in a mount namespace");
+    daemon.deploy("v1", &[]);
+    let v2 = daemon.deploy("v2", &[]);
+    disk.leave(0);
+    daemon.upgrade(&[]);
+    assert_eq!(daemon.status().service("web").count("warm"), 1);
+    assert_eq!(daemon.live().pid, Some(v2.pid));
+    assert_eq!(daemon.get("/").has_status(200).text(), "v2\n");
+}
+
+#[test]
+fn what_could_not_be_recorded_is_when_the_disk_has_room_again() {
+    let Some((daemon, disk)) = on_a_small_disk(&web("keep_warm = \"60s\"")) else {
+        eprintln!("not tested: no mount namespace of our own is allowed here");
+        return;
+    };
+    eprintln!("tested on a tmpfs of 48 MiB in a mount namespace");
+    daemon.deploy("v1", &[]);
+    let v2 = daemon.deploy("v2", &[]);
+    disk.leave(0);
+    program::send(v2.pid, rustix::process::Signal::KILL);
+    eventually("traffic is back", || daemon.get("/").text() == "v1\n");
+    let record = disk.fill.with_file_name("services/web/record.json");
+    let speaks_of_it = || {
+        let text = fs::read_to_string(&record).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        !record["content"]["ledger"]["deployment"].is_null() || text.contains("\"deployment\":{")
+    };
+    eventually("it has ended", || {
+        daemon.status().service("web").running.len() == 1
+    });
+    assert!(speaks_of_it(), "it could be written");
+    disk.clear();
+    eventually("the record is true again", || !speaks_of_it());
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+}
+
+#[test]
+fn what_nobody_can_attend_to_any_more_is_ended_before_another_one_is_started() {
+    let fixed = {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap().port()
+    };
+    for lines in [
+        String::new(),
+        format!("address = \"fixed:{fixed}\"\nkeep_warm = \"0s\""),
+    ] {
+        let mut daemon = Daemon::of_web(&lines);
+        daemon.deploy("v1", &[]);
+        let before = daemon.live().pid.unwrap();
+        fs::remove_dir_all(state(&daemon, "web", "run")).unwrap();
+        daemon.kill();
+        daemon.start_again();
+        eventually("another one serves", || daemon.get("/").head.status == 200);
+        assert_ne!(daemon.live().pid, Some(before), "{lines}");
+        assert!(!program::lives(before), "{lines}");
+        daemon
+            .hotctl(["events", "web"])
+            .exits(0)
+            .says("somebody removed the socket of its shim");
+    }
+}
+
+/// It sees none of their shims.
+#[test]
+fn a_daemon_in_a_world_of_its_own_ends_no_app_of_others() {
+    let namespace = ["unshare", "-rpf", "--mount-proc", "--kill-child"];
+    let allowed = Command::new(namespace[0])
+        .args(&namespace[1..])
+        .arg("true")
+        .status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        eprintln!("not tested: no process namespace of our own is allowed here");
+        return;
+    }
+    let daemon = Daemon::of_web("");
+    daemon.deploy("v1", &[]);
+    let app = daemon.live().pid;
+    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", app.unwrap())).unwrap();
+    let has_own = cgroup.contains("hotctl-apps");
+    eprintln!("tested with a cgroup for each app: {has_own}");
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("tmp")).unwrap();
+    fs::write(folder.path().join("hotctl.toml"), web("")).unwrap();
+    let mut direct = crate::support::daemon::hotctl(folder.path());
+    direct
+        .args(["serve", "--config"])
+        .arg(folder.path().join("hotctl.toml"));
+    let other = program::start(&mut program::through(&namespace, direct));
+    eventually("it serves", || {
+        let mut status = crate::support::daemon::hotctl(folder.path());
+        program::run(status.arg("status")).status.success()
+    });
+    other.signal(rustix::process::Signal::KILL);
+    other.wait();
+    assert_eq!(daemon.live().pid, app);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+}
+
 #[test]
 fn a_disk_that_became_read_only_fails_what_must_be_written_and_nothing_else() {
     let Some((daemon, disk)) = on_a_small_disk(&web("keep_warm = \"0s\"")) else {

@@ -57,6 +57,9 @@ impl Site {
                 false => unknown.push(one),
             }
         }
+        if known.iter().any(|at| !slots.contains_key(&at.slot)) {
+            self.end_lost().await;
+        }
         for found in slots.into_values() {
             let (chosen, surplus) = chosen(found);
             unknown.extend(surplus);
@@ -251,6 +254,26 @@ impl Site {
                 outlive: None,
             }
         })
+    }
+
+    /// Something should run and was not found: an app whose shim's socket somebody has removed would go on
+    /// unseen, beside the one that is started in its place.
+    async fn end_lost(&self) {
+        let lost = process::sweep_lost(self.run_folder()).await;
+        if !lost.is_empty() {
+            error!(service = %self.name, pids = ?lost, folder = %self.run_folder().display(),
+                "the sockets of shims were removed: what nobody can attend to is ended");
+        }
+        let live = self.ledger().live;
+        for (pid, at) in lost.into_iter().zip(live.into_iter().cycle()) {
+            self.journal(Noted::InstanceExited {
+                release: at.release_of(&self.name),
+                slot: at.slot,
+                instance: 0,
+                pid,
+                exit: "ended by hotctl: somebody removed the socket of its shim".to_owned(),
+            });
+        }
     }
 
     /// What the record knows nothing of: a start that was given up as the last daemon died.

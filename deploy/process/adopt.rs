@@ -20,7 +20,7 @@ use crate::ports::{Lease, Listener};
 use crate::wire::{Held, Hello, Report};
 use crate::{sys, tree};
 
-pub use super::attend::sweep_marked;
+pub use super::attend::{sweep_lost, sweep_marked};
 
 /// How long a shim may take to answer: it is asleep, and the machine may be busy.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -338,6 +338,25 @@ pub async fn sweep_marked(socket: PathBuf) -> usize {
     // Gone already: the same.
     let _: io::Result<()> = std::fs::remove_file(&socket);
     left
+}
+
+/// Kill every process of an app whose shim had its socket in this folder, which is there no more: nobody
+/// can attend to it. Returns the numbers of those that were there.
+pub async fn sweep_lost(folder: PathBuf) -> Vec<u32> {
+    let beginning = format!("{}/", folder.display());
+    let those = move || -> Vec<u32> {
+        let marked = tree::marked_like(MARK, &beginning);
+        let lost = marked
+            .into_iter()
+            .filter(|(_, socket)| !Path::new(socket).exists());
+        lost.map(|(pid, _)| pid).collect()
+    };
+    let look = those.clone();
+    let found = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+    if !found.is_empty() {
+        sweep(those).await;
+    }
+    found
 }
 
 /// Kill those, again and again until there are none; returns how many could not be killed.
