@@ -100,6 +100,23 @@ fn an_app_that_ignores_port_is_deployed_at_its_own_port_without_losing_a_request
     assert_eq!(daemon.live().address.inet().port().to_string(), port);
 }
 
+/// It had failed, and its end took longer than the next order.
+#[test]
+fn what_is_started_in_the_place_of_another_waits_for_its_end() {
+    let port = free_port().to_string();
+    let lines = "start_timeout = \"1s\"\nstop_timeout = \"2s\"\n";
+    let daemon = Daemon::of_web(&format!("{lines}address = \"fixed:{port}\""));
+    let path = daemon.release("v1");
+    let path = path.to_str().unwrap();
+    let listens = ["--listen-on", &port];
+    let mut args = vec!["deploy", path, "--", "--always-500", "--ignore-term"];
+    args.extend(listens);
+    daemon.hotctl(args).exits(1).says("status 500");
+    // It holds the port for two seconds from here.
+    daemon.deploy("v2", &listens);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v2\n");
+}
+
 #[test]
 fn an_app_that_listens_at_another_port_is_told_to_be_given_that_port() {
     let port = free_port().to_string();

@@ -35,6 +35,7 @@ impl DeployHands {
             None => {
                 // What is left of a start that another daemon began.
                 self.site.discard(at.slot).await;
+                self.site.until_alone(at.slot).await;
                 self.before_start(at, &release).await?;
                 failpoint::pass("after-before-start");
                 self.site.launch(at).await?

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use hotctl_config::file::Strategy;
 use hotctl_config::{Drain, Slot};
+use hotctl_deploy::ledger::Ledger;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::process::Process;
 use hotctl_deploy::why::Why;
@@ -19,6 +21,8 @@ use crate::failpoint;
 /// How often what was live is tried to be started again where it cannot even be started.
 const TRIES: u32 = 10;
 const BETWEEN: Duration = Duration::from_millis(500);
+/// How long the end of what ran before is waited for, beyond its `stop_timeout`.
+const LONGEST_END: Duration = Duration::from_secs(20);
 
 impl Site {
     /// Whether a placement could be started: its files are there, and its environment can be read.
@@ -28,6 +32,30 @@ impl Site {
     pub fn could_start(&self, at: Placement) -> Result<(), Why> {
         self.content(at).map(|_| ())?;
         self.environment().map(|_| ())
+    }
+
+    /// Where two releases cannot run side by side: wait until one that failed, or was stopped, has ended.
+    /// Not for ever: who is in its way then is told by the start.
+    pub async fn until_alone(&self, slot: Slot) {
+        let config = self.config();
+        if config.strategy() == Strategy::BlueGreen {
+            return;
+        }
+        let alone = async {
+            loop {
+                // Asked for before it is looked, so that nothing between the two is missed.
+                let stirred = self.stirred();
+                let is_ending = |ledger: &Ledger| ledger.retiring.iter().any(|it| it.slot != slot);
+                if !is_ending(&self.ledger()) {
+                    return;
+                }
+                stirred.await;
+            }
+        };
+        let within = config.stop_timeout + LONGEST_END;
+        if tokio::time::timeout(within, alone).await.is_err() {
+            warn!(service = %self.name, "what ran before has not ended yet");
+        }
     }
 
     /// End what gets no new requests any more, with all that it has started. What is in flight gets
