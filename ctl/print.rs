@@ -32,6 +32,15 @@ pub struct Paper {
     live_line: bool,
     /// What is waited for; events come only when the answer changes.
     waiting: Option<Waiting>,
+    /// What is live was ended for the candidate: whether it is again, where that failed.
+    ended: Option<Back>,
+}
+
+/// What became of a release that was ended for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Back {
+    NotYet,
+    Live,
 }
 
 #[derive(Debug)]
@@ -61,6 +70,7 @@ impl Paper {
             },
             live_line: false,
             waiting: None,
+            ended: None,
         }
     }
 
@@ -69,6 +79,11 @@ impl Paper {
     /// # Errors
     /// If standard output is broken in another way than its reader having left.
     pub fn print(&mut self, progress: &Progress, line: &str) -> Result<(), Fault> {
+        match progress {
+            Progress::Stopping { .. } => self.ended = Some(Back::NotYet),
+            Progress::Restored { error: None, .. } => self.ended = Some(Back::Live),
+            _ => {}
+        }
         let printed = match (self.sort, progress) {
             (Sort::Json, _) => self::line(line).map(drop),
             (
@@ -91,7 +106,24 @@ impl Paper {
             }
             _ => {
                 self.waiting = None;
-                self.wipe().and_then(|()| match events::event(progress) {
+                let text = match (progress, self.ended) {
+                    (
+                        Progress::Failed {
+                            live: Some(live), ..
+                        },
+                        Some(Back::Live),
+                    ) => Some(format!("{live} is live again")),
+                    (
+                        Progress::Failed {
+                            live: Some(live), ..
+                        },
+                        Some(Back::NotYet),
+                    ) => Some(format!(
+                        "{live} is to be live again, and is tried: hotctl status"
+                    )),
+                    _ => events::event(progress),
+                };
+                self.wipe().and_then(|()| match text {
                     Some(text) => self::line(&text).map(drop),
                     None => Ok(()),
                 })

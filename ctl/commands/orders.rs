@@ -1,6 +1,7 @@
 //! The commands that give an order, and follow what becomes of it.
 
 use std::cell::Cell;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +23,9 @@ use crate::print::{self, Paper};
 
 /// How often a line that shows time is drawn again.
 const TICK: Duration = Duration::from_millis(100);
+
+/// The longest page that is shown in maintenance, in bytes, as the daemon has it.
+const MOST_OF_A_PAGE: u64 = 256 << 10;
 
 /// Pack what is to be deployed, of a folder without what these patterns name.
 ///
@@ -142,6 +146,14 @@ pub async fn on_service(
     follow(client, answer, Paper::new(form), Wait::Drained, None).await
 }
 
+/// A page of HTML. Of one without end no more is read than shows that it is too long.
+fn page(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(MOST_OF_A_PAGE + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// `hotctl maintenance`.
 pub async fn maintenance(
     client: &Client,
@@ -153,7 +165,7 @@ pub async fn maintenance(
         return Err(Fault::config(text).hint("leave out --message and --page"));
     }
     let page = match &asked.page {
-        Some(path) => Some(std::fs::read_to_string(path).map_err(|cause| {
+        Some(path) => Some(page(path).map_err(|cause| {
             Fault::config(format!("{}: {cause}", path.display())).hint("a file of HTML in UTF-8")
         })?),
         None => None,

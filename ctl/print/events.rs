@@ -8,6 +8,7 @@ use hotctl_deploy::why::Why;
 use super::{plural, time};
 use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress, Summary};
 use crate::paint::{BAD, GOOD, LOOK, QUIET, in_style};
+use crate::who::Via;
 
 /// What a build says is wrong: the first errors with their places, else the end of its output.
 pub fn what_is_wrong(errors: &[Diagnosis], output: &[String]) -> String {
@@ -382,7 +383,10 @@ pub fn noted(what: &Noted) -> String {
         ),
         Noted::Progress(Progress::Ordered {
             release, verb, by, ..
-        }) => format!("{release} ordered: {} by {}", word(verb), by.who),
+        }) => match by.via {
+            Via::Daemon => format!("{release} ordered: {} by hotctl itself", word(verb)),
+            _ => format!("{release} ordered: {} by {}", word(verb), by.who),
+        },
         Noted::Progress(Progress::Waiting { release, probe, .. }) => {
             format!("{release} waiting: {probe}")
         }

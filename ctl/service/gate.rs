@@ -98,7 +98,9 @@ impl Desk {
                 self.site.publish();
             }
             let text = format!("{name}: cannot write the state: {cause}");
-            return self.refuse(tell, Why::new(Kind::NotRecorded, text));
+            let why = Why::new(Kind::NotRecorded, text);
+            let hint = "free space or mend the permissions of the state folder, then try again";
+            return self.refuse(tell, why.hint(hint));
         }
         self.site.publish();
         info!(service = %name, "{text}");
