@@ -180,7 +180,12 @@ impl DeployHands {
     async fn restore(&self, old: Placement) {
         let began = Instant::now();
         let release = old.release_of(&self.site.name);
+        // It was never ended, where that could not be recorded.
+        let was_ended = self.site.launched(old).is_none();
         let restored = self.site.restore(old, self.to).await;
+        if !was_ended && restored.is_ok() {
+            return;
+        }
         if let Err(why) = &restored {
             tracing::error!(%release, %why, "what was live is not back");
         }
@@ -201,6 +206,11 @@ impl DeployHands {
             () = self.hurry.notified() => return Event::Passed,
             evidence = self.site.evidence(self.to.slot) => evidence,
         };
+        // What is kept warm may hang meanwhile: then it is better to mend what is live.
+        if self.from.is_some_and(|old| !self.site.is_well(old.slot)) {
+            tracing::warn!(%release, "{}, and what is kept warm is not well either: it stays", evidence.text);
+            return Event::Passed;
+        }
         self.site
             .means
             .metrics

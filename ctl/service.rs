@@ -135,9 +135,10 @@ pub enum Unchanged {
 /// After a restart of its own accord that failed, the next one is not tried before.
 const REST: Duration = Duration::from_secs(5 * 60);
 
-/// What takes too much memory as soon as it runs, or is never healthy for long, is not replaced more
-/// often.
+/// What takes too much memory as soon as it runs is not replaced more often,
 const BETWEEN_RENEWALS: Duration = Duration::from_secs(60);
+/// nor what is healthy at first and then hangs.
+const BETWEEN_REPAIRS: Duration = Duration::from_secs(10);
 
 /// Run the task of one service until services are to end.
 pub async fn run(
@@ -273,6 +274,10 @@ impl Desk {
     fn takes_back(&self, to: Option<u32>) -> bool {
         let ledger = self.site.ledger();
         let from = ledger.deployment.and_then(|d| d.from);
+        // What is kept warm and hangs is better started anew.
+        if self.is_warm() && from.is_some_and(|from| !self.site.is_well(from.slot)) {
+            return false;
+        }
         match to {
             None => true,
             Some(to) => from.or(ledger.live).is_some_and(|from| from.release == to),
@@ -298,12 +303,16 @@ impl Desk {
         let (keep_warm, strategy) = (config.keep_warm(), config.strategy());
         // What it is started with now; a start that cannot read it says so.
         let environment = self.site.environment().ok();
+        // With nobody live there is nobody to keep warm, nor where the old one had to go first; and nobody
+        // goes back to what hangs.
+        let hold = match self.site.ledger().live {
+            Some(live) if self.site.is_well(live.slot) => keep_warm,
+            _ => Duration::ZERO,
+        };
         let deployment = self.site.note(|ledger| {
             if let Some(release) = ledger.releases.get_mut(&release) {
                 release.environment = environment;
             }
-            // With nobody live there is nobody to keep warm, nor where the old one had to go first.
-            let hold = ledger.live.map_or(Duration::ZERO, |_| keep_warm);
             ledger.begin_ordered(number, release, Ladder::blue_green(hold), strategy)
         });
         let to = deployment.to.release_of(&self.site.name);
@@ -486,9 +495,11 @@ impl Desk {
             Traffic::All(at) if at.slot == slot && self.site.is_up(slot) => at,
             _ => return,
         };
-        let renewed = self
-            .renewed
-            .is_some_and(|at| at.elapsed() < BETWEEN_RENEWALS);
+        let pause = match why {
+            Renewal::Unhealthy => BETWEEN_REPAIRS,
+            Renewal::Age | Renewal::Memory => BETWEEN_RENEWALS,
+        };
+        let renewed = self.renewed.is_some_and(|at| at.elapsed() < pause);
         let may_repeat = matches!(why, Renewal::Memory | Renewal::Unhealthy);
         if resting || !idle || may_repeat && renewed {
             // It is said again.

@@ -8,13 +8,17 @@ use rustix::process::Signal;
 use crate::support::daemon::secret;
 use crate::support::load::Plan;
 use crate::support::program::{lives, send};
-use crate::support::{Class, Daemon, eventually, leftovers};
+use crate::support::{Class, Daemon, eventually, eventually_some, leftovers};
 
 const HEALTH: &str = "\n[service.web.health]\ninterval = \"50ms\"\ntimeout = \"300ms\"\nfall = 3\n";
 
 /// A daemon with v1 live, whose next processes get what stands in `web.env`.
 fn serving(lines: &str) -> Daemon {
-    let quick = "keep_warm = \"0s\"\nstart_timeout = \"3s\"\nstop_timeout = \"500ms\"";
+    let warm = match lines.contains("keep_warm") {
+        true => "",
+        false => "keep_warm = \"0s\"\n",
+    };
+    let quick = format!("{warm}start_timeout = \"3s\"\nstop_timeout = \"500ms\"");
     let lines = format!("{quick}\nenv_file = \"web.env\"\n{lines}\n{HEALTH}");
     let config = crate::support::daemon::web(&lines);
     let daemon = Daemon::start_with(&config, &[("web.env", "")]);
@@ -59,6 +63,52 @@ fn an_only_process_that_is_stopped_is_replaced_by_one_that_has_proved_itself() {
             events.says("to be replaced by fresh processes, as none is healthy");
         }
     }
+}
+
+/// What is live is mended, and nobody goes back to what hangs.
+#[test]
+fn after_a_hang_was_mended_traffic_never_goes_back_to_what_hung() {
+    // Kept warm, as is the default; the hung one is not, since it is not well.
+    let daemon = serving("keep_warm = \"1m\"");
+    let first = daemon.live().pid.unwrap();
+    send(first, Signal::STOP);
+    let again = |before: u32| {
+        eventually_some("another serves", || {
+            let live = daemon.status().service("web").live.clone()?;
+            live.pid
+                .filter(|pid| *pid != before && live.instances[0].state == "up")
+        })
+    };
+    let second = again(first);
+    send(second, Signal::KILL);
+    let third = again(second);
+    assert_ne!(third, first);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+    // It hangs once more, soon: that is mended, too.
+    send(third, Signal::STOP);
+    let fourth = again(third);
+    assert_ne!(fourth, first);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+    let by = daemon.hotctl(["history", "web"]).exits(0);
+    by.says("hotctl itself");
+}
+
+#[test]
+fn a_rollback_to_what_hangs_starts_it_anew() {
+    let daemon = serving("keep_warm = \"1m\"");
+    let first = daemon.live().pid.unwrap();
+    daemon.deploy("v2", &[]);
+    send(first, Signal::STOP);
+    eventually("that is seen", || {
+        let status = daemon.status();
+        let running = &status.service("web").running;
+        running
+            .iter()
+            .any(|one| one.role == "warm" && one.instances[0].state == "unhealthy")
+    });
+    daemon.hotctl(["rollback", "web"]).exits(0);
+    assert_eq!(daemon.get("/").has_status(200).text(), "v1\n");
+    assert_ne!(daemon.live().pid, Some(first));
 }
 
 /// The database is away, say: nobody else would do better.

@@ -280,6 +280,15 @@ impl Site {
         self.inner().slots.get(&slot).is_some_and(Running::is_up)
     }
 
+    /// Whether an instance serves, or could, and its probes succeed.
+    pub fn is_well(&self, slot: Slot) -> bool {
+        let fall = self.config().health.fall;
+        let inner = self.inner();
+        let well = |one: &Instance| one.state == State::Up && one.health.misses < fall;
+        let running = inner.slots.get(&slot);
+        running.is_some_and(|running| running.instances.iter().any(well))
+    }
+
     /// Who runs in a slot.
     pub(super) fn at(&self, slot: Slot) -> Option<Placement> {
         self.inner().slots.get(&slot).map(|r| r.at)
