@@ -83,6 +83,14 @@ impl fmt::Display for Who {
 }
 
 impl Giver {
+    /// For people: hotctl itself has no user of its own.
+    pub fn said(&self) -> String {
+        match self.via {
+            Via::Daemon => "hotctl itself".to_owned(),
+            _ => self.who.to_string(),
+        }
+    }
+
     /// Who may send the daemon a signal: it is not told who did.
     pub fn signal() -> Self {
         Self {

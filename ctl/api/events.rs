@@ -437,6 +437,17 @@ pub enum Noted {
         /// How the last time: `exit status 1`, `signal SIGKILL`.
         exit: String,
     },
+    /// A process that nobody could attend to any more was ended by hotctl.
+    InstanceEnded {
+        /// Of which release.
+        release: ReleaseId,
+        /// In which slot.
+        slot: Slot,
+        /// Its number.
+        pid: u32,
+        /// Why.
+        why: String,
+    },
     /// The processes of the live release are to be replaced by fresh ones, without anybody asking.
     Renewal {
         /// Of which release.

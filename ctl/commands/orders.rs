@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -149,6 +149,10 @@ pub async fn on_service(
 /// A page of HTML. Of one without end no more is read than shows that it is too long.
 fn page(path: &Path) -> io::Result<String> {
     let mut text = String::new();
+    // A pipe would be waited for.
+    if std::fs::metadata(path)?.file_type().is_fifo() {
+        return Err(io::Error::other("a pipe, and no file"));
+    }
     let file = std::fs::File::open(path)?;
     file.take(MOST_OF_A_PAGE + 1).read_to_string(&mut text)?;
     Ok(text)

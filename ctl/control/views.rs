@@ -265,7 +265,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
             number: d.number,
             to: d.to.release_of(&site.name),
             from: d.from.map(|from| from.release_of(&site.name)),
-            by: history.get(d.number).map(|record| record.by.who.name),
+            by: history.get(d.number).map(|record| record.by.said()),
             phase: match &d.phase {
                 Phase::Reverting(_) => "reverting".to_owned(),
                 _ if d.is_warm() => "warm".to_owned(),

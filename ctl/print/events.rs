@@ -8,7 +8,6 @@ use hotctl_deploy::why::Why;
 use super::{plural, time};
 use crate::api::{EventLine, Missing, Noted, OpenRequests, Progress, Summary};
 use crate::paint::{BAD, GOOD, LOOK, QUIET, in_style};
-use crate::who::Via;
 
 /// What a build says is wrong: the first errors with their places, else the end of its output.
 pub fn what_is_wrong(errors: &[Diagnosis], output: &[String]) -> String {
@@ -333,6 +332,9 @@ pub fn noted(what: &Noted) -> String {
             "{release} {} by itself, pid {pid}: {exit}",
             in_style(BAD, "ended")
         ),
+        Noted::InstanceEnded {
+            release, pid, why, ..
+        } => format!("{release} ended by hotctl, pid {pid}: {why}"),
         Noted::InstanceAdopted { release, pid, .. } => {
             format!(
                 "{release} {}, pid {pid} as before",
@@ -383,10 +385,7 @@ pub fn noted(what: &Noted) -> String {
         ),
         Noted::Progress(Progress::Ordered {
             release, verb, by, ..
-        }) => match by.via {
-            Via::Daemon => format!("{release} ordered: {} by hotctl itself", word(verb)),
-            _ => format!("{release} ordered: {} by {}", word(verb), by.who),
-        },
+        }) => format!("{release} ordered: {} by {}", word(verb), by.said()),
         Noted::Progress(Progress::Waiting { release, probe, .. }) => {
             format!("{release} waiting: {probe}")
         }

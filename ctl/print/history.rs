@@ -32,7 +32,7 @@ pub fn history(records: &[DeploymentRecord]) -> String {
             Cell::plain(record.verb.to_string()),
             Cell::plain(record.to.to_string()),
             Cell::plain(from),
-            Cell::plain(record.by.who.to_string()),
+            Cell::plain(record.by.said()),
             Cell::plain(when(record.ordered_ms)),
             Cell::plain(took(record)),
         ]
@@ -56,7 +56,7 @@ pub fn record(record: &DeploymentRecord) -> String {
             "result",
             &in_style(style(record.result), &record.result.to_string()),
         ),
-        line("by", &format!("{} ({})", record.by.who, record.by.via)),
+        line("by", &format!("{} ({})", record.by.said(), record.by.via)),
         line("ordered", &when(record.ordered_ms)),
     ];
     lines.extend(record.started_ms.map(|at| line("started", &when(at))));

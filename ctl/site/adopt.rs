@@ -266,12 +266,11 @@ impl Site {
         }
         let live = self.ledger().live;
         for (pid, at) in lost.into_iter().zip(live.into_iter().cycle()) {
-            self.journal(Noted::InstanceExited {
+            self.journal(Noted::InstanceEnded {
                 release: at.release_of(&self.name),
                 slot: at.slot,
-                instance: 0,
                 pid,
-                exit: "ended by hotctl: somebody removed the socket of its shim".to_owned(),
+                why: "somebody removed the socket of its shim".to_owned(),
             });
         }
     }

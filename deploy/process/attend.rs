@@ -341,7 +341,7 @@ pub async fn sweep_marked(socket: PathBuf) -> usize {
 }
 
 /// Kill every process of an app whose shim had its socket in this folder, which is there no more: nobody
-/// can attend to it. Returns the numbers of those that were there.
+/// can attend to it. Returns the numbers of the apps' own processes.
 pub async fn sweep_lost(folder: PathBuf) -> Vec<u32> {
     let beginning = format!("{}/", folder.display());
     let those = move || -> Vec<u32> {
@@ -352,11 +352,16 @@ pub async fn sweep_lost(folder: PathBuf) -> Vec<u32> {
         lost.map(|(pid, _)| pid).collect()
     };
     let look = those.clone();
-    let found = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-    if !found.is_empty() {
+    let apps = move || -> (usize, Vec<u32>) {
+        let found = look();
+        let is_app = |pid: &u32| tree::stat(*pid).is_some_and(|stat| stat.session == *pid);
+        (found.len(), found.into_iter().filter(is_app).collect())
+    };
+    let (count, apps) = tokio::task::spawn_blocking(apps).await.unwrap_or_default();
+    if count > 0 {
         sweep(those).await;
     }
-    found
+    apps
 }
 
 /// Kill those, again and again until there are none; returns how many could not be killed.
