@@ -286,10 +286,6 @@ impl Site {
     /// # Errors
     /// If it could not be written; what leads forward is then not true, what leads back is.
     pub async fn record(self: &Arc<Self>, deployment: &Deployment) -> io::Result<()> {
-        if self.inner().ledger.deployment.as_ref() == Some(deployment) {
-            // It goes on where the last daemon ended: that is what is written.
-            return Ok(());
-        }
         let keep = match deployment.phase {
             // It began with the end of what was live.
             Phase::Starting if deployment.replaced().is_some() => Keep::IfWritten,
@@ -303,6 +299,10 @@ impl Site {
             Phase::Step(_) => Keep::IfWritten,
             Phase::Reverting(_) | Phase::Done | Phase::Failed(_) => Keep::Anyway,
         };
+        if self.inner().ledger.deployment.as_ref() == Some(deployment) {
+            // It goes on where the last daemon ended: that is what is written.
+            return Ok(());
+        }
         self.change(keep, |ledger| ledger.record(deployment)).await
     }
 
