@@ -6,11 +6,11 @@ mod project;
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hotctl_config::file::{Admin, Config, Drain, Listen, OnExit, Service};
-use hotctl_config::names::ServiceName;
+use hotctl_config::file::{Admin, Config, Drain, OnExit, Service};
 
 use crate::cli::{self, LogFormat, Places};
 use crate::daemon::{self, Setup};
@@ -41,10 +41,9 @@ pub fn run(asked_places: &Places, asked: &cli::Dev) -> Result<(), Fault> {
         None => {
             let project = project::of(&here, &asked.command)?;
             said.extend(project.said);
-            Some(single(project.service, project.port))
+            Some(single(&project.service, project.port))
         }
     };
-    let only: Vec<ServiceName> = asked.services.clone();
     let places = own_places(&here, asked_places)?;
     let origin = Origin {
         file,
@@ -52,7 +51,7 @@ pub fn run(asked_places: &Places, asked: &cli::Dev) -> Result<(), Fault> {
         admin: None,
         manner: Manner::Dev,
         found,
-        only,
+        only: asked.services.clone(),
     };
     daemon::run_as(&places, || {
         Ok(Setup {
@@ -71,16 +70,11 @@ fn configuration(here: &Path, asked: &cli::Dev) -> Option<PathBuf> {
     }
 }
 
-fn single(service: Service, port: u16) -> Config {
-    let mut config = Config {
-        listen: vec![Listen {
-            address: (std::net::Ipv4Addr::LOCALHOST, port).into(),
-        }],
-        ..Config::default()
-    };
-    config
-        .services
-        .extend("app".parse().map(|name: ServiceName| (name, service)));
+fn single(service: &Service, port: u16) -> Config {
+    let mut config = hotctl_config::single((Ipv4Addr::LOCALHOST, port).into());
+    for only in config.services.values_mut() {
+        *only = service.clone();
+    }
     config
 }
 

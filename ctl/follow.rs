@@ -172,7 +172,11 @@ async fn drain(place: &mut Place, send: &mpsc::Sender<Bytes>) -> Result<(), ()> 
     }
 }
 
-fn chunk(path: &Path, at: u64) -> io::Result<(Vec<u8>, u64)> {
+/// What follows in a file from there on, at most 64 KiB, and where that ends.
+///
+/// # Errors
+/// If it is not there, or cannot be read.
+pub fn chunk(path: &Path, at: u64) -> io::Result<(Vec<u8>, u64)> {
     let mut file = std::fs::File::open(path)?;
     // Shorter than where we were: it was rotated, and is read from its beginning.
     let at = if file.metadata()?.len() < at { 0 } else { at };

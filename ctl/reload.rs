@@ -97,9 +97,7 @@ impl Origin {
         self.pick(&mut config)?;
         Ok(config)
     }
-}
 
-impl Origin {
     /// Leave out the services that are not wanted.
     fn pick(&self, config: &mut Config) -> Result<(), Fault> {
         if let Some(unknown) = self

@@ -264,7 +264,7 @@ impl Follower<'_> {
         let paths: Vec<String> = paths.iter().map(|it| it.display().to_string()).collect();
         warn!(service = %self.site.name, paths = paths.join(", "),
             "the build changes its own sources: that counts no more while it goes on (name them in build.ignore)");
-        self.site.note_event(Noted::BuildDisturbsItself { paths });
+        self.site.journal(Noted::BuildDisturbsItself { paths });
         self.go_on();
     }
 
@@ -283,7 +283,7 @@ impl Follower<'_> {
             }
             Err(refused) => {
                 warn!(service = %site.name, hint = refused.hint, "what is watched is not deployed: {}", refused.text);
-                site.note_event(Noted::WatchFailed {
+                site.journal(Noted::WatchFailed {
                     error: refused.text,
                     hint: refused.hint,
                 });

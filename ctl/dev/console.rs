@@ -2,9 +2,8 @@
 //! the keys.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, Read as _, Seek as _, SeekFrom};
+use std::io::{self, BufRead as _};
 use std::num::NonZeroU16;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::api::{EventLine, LogLevel, LogsQuery, Noted, NumberedEvent, Progress, Summary};
 use crate::follow;
-use crate::house::{House, Lodger, Resident};
+use crate::house::{House, Resident};
 use crate::paint::{GOOD, in_style};
 use crate::print;
 use crate::site::Site;
@@ -55,7 +54,7 @@ impl Console {
         say(&format!(
             "serving on http://{listen} (Ctrl-C ends it; r, l, q and Enter: rebuild, log, quit)"
         ));
-        let residents = residents(&house);
+        let residents = house.residents();
         let outputs = residents
             .iter()
             .map(|resident| app(resident, names.mark(&resident.site.name)));
@@ -72,15 +71,6 @@ impl Console {
             async { drop(join_all(outputs).await) }
         );
     }
-}
-
-fn residents(house: &House) -> Vec<Resident> {
-    let lodgers = house.lodgers().into_iter();
-    let well = lodgers.filter_map(|(_, lodger)| match lodger {
-        Lodger::Well(resident) => Some(resident),
-        Lodger::Damaged(_) => None,
-    });
-    well.collect()
 }
 
 /// What lines of each service begin with.
@@ -264,10 +254,10 @@ impl BuildOutput {
             self.held.clear();
         }
         let (path, at) = (self.site.build_log(), self.at);
-        let read = tokio::task::spawn_blocking(move || rest(&path, at)).await;
+        let read = tokio::task::spawn_blocking(move || follow::chunk(&path, at)).await;
         // Not there yet: the next look sees it.
-        if let Ok(Ok(bytes)) = read {
-            self.at += bytes.len() as u64;
+        if let Ok(Ok((bytes, next))) = read {
+            self.at = next;
             self.held.extend(bytes);
             print_whole(&mut self.held, &self.mark);
         }
@@ -281,14 +271,6 @@ async fn follow_builds(builds: &Builds) {
             build.lock().await.print().await;
         }
     }
-}
-
-fn rest(path: &Path, at: u64) -> io::Result<Vec<u8>> {
-    let mut file = std::fs::File::open(path)?;
-    file.seek(SeekFrom::Start(at))?;
-    let mut bytes = Vec::new();
-    file.take(64 * 1024).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The lines whose end has come.
@@ -318,7 +300,7 @@ async fn keys(house: &House) {
     while let Some(line) = typed.recv().await {
         match line.trim() {
             "" => {}
-            "r" => residents(house).iter().for_each(|it| it.site.want_build()),
+            "r" => house.residents().iter().for_each(|it| it.site.want_build()),
             "l" => {
                 let log = &house.means.log;
                 let next = match log.level() {

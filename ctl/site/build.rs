@@ -11,7 +11,7 @@ use hotctl_deploy::why::Why;
 
 use super::Site;
 use super::spec::{inherited, last_of_each, refused};
-use crate::api::{BuildStatus, Noted};
+use crate::api::BuildStatus;
 use crate::store::on_disk;
 
 impl Site {
@@ -74,11 +74,6 @@ impl Site {
         if let Some(build) = &mut *self.build() {
             change(build);
         }
-    }
-
-    /// Let the journal know.
-    pub fn note_event(&self, noted: Noted) {
-        self.journal(noted);
     }
 
     fn build(&self) -> MutexGuard<'_, Option<BuildStatus>> {

@@ -106,7 +106,8 @@ impl Site {
         });
     }
 
-    pub(super) fn journal(&self, noted: Noted) {
+    /// Let the journal know.
+    pub fn journal(&self, noted: Noted) {
         self.means.journal.note(Some(&self.name), noted);
     }
 

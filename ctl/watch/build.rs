@@ -17,6 +17,7 @@ use crate::api::{BuildState, BuildStatus, Noted};
 use crate::history::now_ms;
 use crate::metrics::Built;
 use crate::site::Site;
+use crate::store::on_disk;
 use crate::teller::ms;
 
 /// How much of its output is searched for errors, in lines.
@@ -55,7 +56,7 @@ impl Building {
             errors: Vec::new(),
             output: Vec::new(),
         });
-        site.note_event(Noted::BuildStarted {
+        site.journal(Noted::BuildStarted {
             build: number,
             command,
             changed: change.names(),
@@ -113,15 +114,10 @@ impl Building {
             // In the same moment.
             Verdict::Failed(failed) => self.failed(site, &failed),
             Verdict::Done | Verdict::Cancelled => {
-                let took = self.took();
-                site.means.metrics.build(&site.name, Built::Cancelled, took);
-                site.note_event(Noted::BuildCancelled {
+                let took_ms = self.over(site, Built::Cancelled, BuildState::Cancelled);
+                site.journal(Noted::BuildCancelled {
                     build: self.number,
-                    took_ms: ms(took),
-                });
-                site.change_build(|build| {
-                    build.state = BuildState::Cancelled;
-                    build.took_ms = Some(ms(took));
+                    took_ms,
                 });
             }
         }
@@ -129,47 +125,46 @@ impl Building {
 
     /// It was good.
     pub fn done(&self, site: &Site) {
-        let took = self.took();
-        info!(service = %site.name, build = self.number, ?took, "a build is done");
-        site.means.metrics.build(&site.name, Built::Done, took);
-        site.note_event(Noted::BuildDone {
+        let took_ms = self.over(site, Built::Done, BuildState::Done);
+        info!(service = %site.name, build = self.number, took_ms, "a build is done");
+        site.journal(Noted::BuildDone {
             build: self.number,
-            took_ms: ms(took),
-        });
-        site.change_build(|build| {
-            build.state = BuildState::Done;
-            build.took_ms = Some(ms(took));
+            took_ms,
         });
     }
 
     /// It was not: what is live stays.
     pub fn failed(&self, site: &Site, failed: &CommandFailed) {
-        let took = self.took();
-        let searched = logs::tail(&site.build_log(), SEARCHED);
+        let searched = on_disk(|| logs::tail(&site.build_log(), SEARCHED));
         let errors = diagnosis::errors(&searched);
         let skip = searched.len().saturating_sub(TOLD);
         let output: Vec<String> = searched.into_iter().skip(skip).collect();
         warn!(service = %site.name, build = self.number, hint = failed.hint, "a build failed: {failed}");
-        site.means.metrics.build(&site.name, Built::Failed, took);
-        site.note_event(Noted::BuildFailed {
+        let took_ms = self.over(site, Built::Failed, BuildState::Failed);
+        site.journal(Noted::BuildFailed {
             build: self.number,
             why: failed.text.clone(),
             hint: failed.hint.clone(),
-            took_ms: ms(took),
+            took_ms,
             errors: errors.clone(),
             output: output.clone(),
         });
         site.change_build(|build| {
-            build.state = BuildState::Failed;
-            build.took_ms = Some(ms(took));
             build.why = Some(failed.text.clone());
             build.errors = errors;
             build.output = output;
         });
     }
 
-    fn took(&self) -> Duration {
-        self.began.elapsed()
+    /// It has ended like this; how long it took, in milliseconds.
+    fn over(&self, site: &Site, result: Built, state: BuildState) -> f64 {
+        let took = self.began.elapsed();
+        site.means.metrics.build(&site.name, result, took);
+        site.change_build(|build| {
+            build.state = state;
+            build.took_ms = Some(ms(took));
+        });
+        ms(took)
     }
 }
 
