@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -24,7 +25,8 @@ pub fn kill(socket: u64) -> usize {
                 killed += 1;
             }
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        // Until the kernel has closed what they had.
+        std::thread::sleep(Duration::from_millis(5));
     }
     killed
 }

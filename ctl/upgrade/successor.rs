@@ -327,7 +327,7 @@ impl Successor {
             // Somebody else may have its end of the line; what it has said is there.
             _ = self.child.wait() => match self.line.buffer().is_empty() {
                 true => Ok(Ok(0)),
-                false => Ok(self.line.read_line(&mut said).await),
+                false => tokio::time::timeout(SILENCE, self.line.read_line(&mut said)).await,
             },
         };
         let (text, hint) = match read {
