@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::support::daemon::hotctl;
 use crate::support::load::Plan;
 use crate::support::program::{self, Running, lives};
-use crate::support::{Class, eventually, http, leftovers};
+use crate::support::{Class, Load, eventually, http, leftovers};
 
 /// A project, and `hotctl dev` in it.
 struct Desk {
@@ -94,6 +94,17 @@ impl Desk {
         );
     }
 
+    /// Requests from now on, which v1 answers.
+    fn load(&self) -> Load {
+        let load = Plan::to(self.listen)
+            .clients(Class::NewConnection, 2)
+            .every(Duration::from_millis(10))
+            .start();
+        load.expect(&["v1"]);
+        load.wait_for(10);
+        load
+    }
+
     /// Ctrl-C; nothing of it is left.
     fn close(self) -> String {
         let all = leftovers::descendants(self.dev.pid());
@@ -111,12 +122,7 @@ fn is_live_at_each_save(files: &[(&str, &str)], source: &str, broken: &str, told
     let text = files.iter().find(|(name, _)| *name == source).unwrap().1;
     let desk = Desk::open(files, &[]);
     desk.answers("v1\n");
-    let load = Plan::to(desk.listen)
-        .clients(Class::NewConnection, 2)
-        .every(Duration::from_millis(10))
-        .start();
-    load.expect(&["v1"]);
-    load.wait_for(10);
+    let load = desk.load();
     load.flipping("v1", "v2", || {
         desk.save(source, &text.replace("v1", "v2"));
         desk.answers("v2\n");
@@ -174,11 +180,6 @@ const NODE: &str = "require('http').createServer((q, r) => {\n  r.setHeader('X-V
 
 #[test]
 fn a_node_project_is_live_at_each_save() {
-    if !has("node") {
-        // Not every machine has it; python and cargo are tried the same way.
-        println!("node is not installed: python is tried instead");
-        return a_python_project_is_live_at_each_save();
-    }
     is_live_at_each_save(
         &[("package.json", "{}"), ("index.js", NODE)],
         "index.js",
@@ -197,11 +198,6 @@ fn a_python_project_is_live_at_each_save() {
         "this is no python",
         &["failed", "SyntaxError"],
     );
-}
-
-fn has(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
 }
 
 /// A port that is free, for an app that has it in its source.
@@ -225,12 +221,7 @@ fn an_app_that_ignores_port_is_replaced_while_requests_wait() {
         let desk = Desk::open(&[("app.py", &text)], &[]);
         desk.says(told);
         desk.answers("v1\n");
-        let load = Plan::to(desk.listen)
-            .clients(Class::NewConnection, 2)
-            .every(Duration::from_millis(10))
-            .start();
-        load.expect(&["v1"]);
-        load.wait_for(10);
+        let load = desk.load();
         load.flipping("v1", "v2", || {
             desk.save("app.py", &text.replace("v1", "v2"));
             desk.answers("v2\n");

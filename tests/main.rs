@@ -10,6 +10,7 @@ mod confines;
 mod data;
 mod demo;
 mod dev;
+mod disks;
 mod doctor;
 mod failures;
 mod farewells;

@@ -271,7 +271,9 @@ fn where_the_new_one_dies_while_the_old_one_still_drains_another_can_be_started(
     let slow = std::thread::spawn(move || http::get(to, "/slow?ms=4000"));
     eventually("it is in flight", || daemon.live().tickets == 1);
     daemon.upgrade(&[]);
-    send(daemon.pid(), Signal::KILL);
+    let new = daemon.pid();
+    send(new, Signal::KILL);
+    eventually("it has ended", || !lives(new));
     let config = daemon.folder().join("hotctl.toml");
     let serve = daemon.alongside(["serve", "--config", config.to_str().unwrap()]);
     let status = eventually_some("another one serves", || {
