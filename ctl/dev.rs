@@ -1,6 +1,7 @@
 //! `hotctl dev`: the daemon, the watch and the builds of one project in a command at the desk. Says what
 //! is run and how that differs from serving; everything else is the daemon's.
 
+mod browser;
 mod console;
 mod project;
 
@@ -20,6 +21,7 @@ use crate::places::{self, PROJECT, SOCKET};
 use crate::reload::Origin;
 use crate::site::Manner;
 
+pub use browser::Editor;
 pub use console::Console;
 
 /// The file of a configuration that is looked for.
@@ -57,7 +59,7 @@ pub fn run(asked_places: &Places, asked: &cli::Dev) -> Result<(), Fault> {
         Ok(Setup {
             log: Log::start(LogFormat::Text, asked.log_level)?,
             origin,
-            console: Some(Console::new(said)),
+            console: Some(Console::new(said, asked.editor.clone())),
         })
     })
 }

@@ -49,6 +49,7 @@ use crate::store::StateFolder;
 use crate::upgrade::Serving;
 use slot::{Instance, Running};
 
+pub use build::Touched;
 pub use renew::Renewal;
 pub use retire::Drained;
 pub use slot::{Launched, Started};
@@ -116,6 +117,8 @@ pub struct Site {
     build: Mutex<Option<BuildStatus>>,
     /// Somebody wants another one.
     build_again: Notify,
+    /// What of the sources has changed since the last flip.
+    touched: Mutex<Touched>,
     /// Woken after each round of probes, when a process ends, and when the record is another.
     stirred: Notify,
     /// What fingerprints of the environment are made with.
@@ -200,6 +203,7 @@ impl Site {
             renewal: watch::Sender::new(None),
             build: Mutex::default(),
             build_again: Notify::new(),
+            touched: Mutex::default(),
             stirred: Notify::new(),
             key,
             tasks: TaskTracker::new(),

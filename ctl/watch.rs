@@ -13,13 +13,14 @@ use hotctl_config::names::Digest;
 use hotctl_deploy::pack::{self, Packed};
 use hotctl_deploy::refused::Refused;
 use hotctl_deploy::watch::{Explain, Found, Kind, Plan, Told, Watch};
+use hotctl_deploy::without::Only;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::api::{Noted, Progress};
 use crate::chunks;
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
-use crate::site::Site;
+use crate::site::{Site, Touched};
 use crate::who::Giver;
 use build::{Building, Disturbed, Loops, Verdict};
 
@@ -49,12 +50,16 @@ fn plan(site: &Site) -> Option<Plans> {
         root,
         watch,
         ignore,
+        assets,
         ..
     } = &config.build;
     let (path, ignore, kind) = match root {
         Some(root) => {
             let kind = Kind::Sources {
-                only: watch.clone(),
+                only: match watch.is_empty() {
+                    true => Vec::new(),
+                    false => watch.iter().chain(assets).cloned().collect(),
+                },
                 output: output.clone(),
             };
             (root.clone(), ignore.clone(), kind)
@@ -83,6 +88,7 @@ async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plans: Plans) {
         site,
         orders,
         watch: Watch::begin(plans.watch.clone()),
+        assets: Only::of(&plans.watch.path, &plans.build.assets),
         plans,
         begun: None,
         building: None,
@@ -160,6 +166,8 @@ struct Follower<'a> {
     orders: &'a mpsc::Sender<Order>,
     plans: Plans,
     watch: Watch,
+    /// What is no reason to build or deploy anything.
+    assets: Option<Only>,
     /// The deployment that was ordered last.
     begun: Option<Begun>,
     building: Option<Building>,
@@ -175,6 +183,17 @@ impl Follower<'_> {
         let site = self.site;
         let path = &self.plans.watch.path;
         match told {
+            Told::Changed { paths, .. } if self.are_assets(&paths) => {
+                let change = Change {
+                    paths,
+                    ..Change::wanted()
+                };
+                info!(service = %site.name, paths = change.names().join(", "), "assets have changed");
+                self.site.journal(Noted::AssetsChanged {
+                    paths: change.names(),
+                    only_styles: Touched::of(&change.paths) == Touched::Styles,
+                });
+            }
             Told::Changed { paths, since } => {
                 let change = Change {
                     paths,
@@ -198,8 +217,17 @@ impl Follower<'_> {
         }
     }
 
+    /// Whether pages load all these as they are, and need nothing else.
+    fn are_assets(&self, paths: &[PathBuf]) -> bool {
+        let Some(assets) = &self.assets else {
+            return false;
+        };
+        !paths.is_empty() && paths.iter().all(|path| assets.has(path))
+    }
+
     /// Build it, or deploy it as it is.
     async fn change(&mut self, change: Change) {
+        self.site.touch(&change.paths);
         if self.plans.build.command.is_empty() {
             return self.deploy(change).await;
         }

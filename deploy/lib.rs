@@ -45,4 +45,4 @@ pub mod warmup;
 pub mod watch;
 pub mod why;
 mod wire;
-mod without;
+pub mod without;

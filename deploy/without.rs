@@ -29,6 +29,35 @@ const NO_SOURCES: [&str; 12] = [
     "*___jb_???___",
 ];
 
+/// Some of what is in a folder, by patterns of `.gitignore`.
+#[derive(Debug, Clone)]
+pub struct Only(Gitignore);
+
+impl Only {
+    /// None where there are no patterns, or none that are any: the check of the configuration has said so.
+    pub fn of(root: &Path, patterns: &[String]) -> Option<Self> {
+        if patterns.is_empty() {
+            return None;
+        }
+        let mut builder = GitignoreBuilder::new(root);
+        for pattern in patterns {
+            builder.add_line(None, pattern).ok()?;
+        }
+        builder.build().ok().map(Self)
+    }
+
+    /// Whether this file is among it, or lies in a folder that is. A relative path begins at the root.
+    pub fn has(&self, path: &Path) -> bool {
+        let Self(patterns) = self;
+        // Whatever lies outside matches nothing, and may not be asked for.
+        let inside = path.is_relative() || path.starts_with(patterns.path());
+        inside
+            && patterns
+                .matched_path_or_any_parents(path, false)
+                .is_ignore()
+    }
+}
+
 /// What is left out of one folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Without {

@@ -137,11 +137,12 @@ impl Refusal {
     }
 
     /// The answer for a client that accepts this, with its body; `notice` is what an operator wants
-    /// said instead of our own sentence.
+    /// said instead of our own sentence. A page of HTML goes through `page`.
     pub(crate) fn answer(
         self,
         accept: Option<&[u8]>,
         notice: Option<&Notice>,
+        page: impl FnOnce(String) -> String,
     ) -> Result<(ResponseHeader, String)> {
         let (status, reason, own) = self.parts();
         let sentence = match notice {
@@ -162,13 +163,13 @@ impl Refusal {
             ),
             false => (
                 "text/html; charset=utf-8",
-                match notice {
-                    Some(Notice::Page(page)) => page.clone(),
+                page(match notice {
+                    Some(Notice::Page(own)) => own.clone(),
                     Some(Notice::Plain | Notice::Message(_)) | None => format!(
                         "<!doctype html>\n<title>{status} {phrase}</title>\n<h1>{status} {phrase}</h1>\n<p>{}</p>\n<p><small>hotctl: {reason}</small></p>\n",
                         as_html(sentence)
                     ),
-                },
+                }),
             ),
         };
         let mut header = ResponseHeader::build(status, Some(7))?;
@@ -216,7 +217,8 @@ mod tests {
     #[test]
     fn what_an_operator_says_is_shown_as_text_and_a_page_as_it_is() {
         let say = |accept: &str, notice: &Notice| {
-            let answer = Refusal::Maintenance.answer(Some(accept.as_bytes()), Some(notice));
+            let answer =
+                Refusal::Maintenance.answer(Some(accept.as_bytes()), Some(notice), |it| it);
             answer.unwrap().1
         };
         let message = Notice::Message("back at <b>8</b> & \"sharp\"".into());

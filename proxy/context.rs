@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::answer::Refusal;
+use crate::desk::Passing;
 use crate::metrics::Meter;
 use crate::pool::{Ticket, Tried};
 use crate::retry::{Another, Retry};
@@ -37,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) refusal: Option<Refusal>,
     /// What an operator wants said with the refusal.
     pub(crate) notice: Option<Arc<Notice>>,
+    /// What the body of its answer goes through.
+    pub(crate) page: Option<Box<Passing>>,
     pub(crate) retry: Retry,
 }
 
@@ -72,6 +75,7 @@ impl Context {
             meter: None,
             refusal: None,
             notice: None,
+            page: None,
             retry: Retry::default(),
         }
     }

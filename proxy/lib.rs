@@ -27,6 +27,8 @@ mod context;
 #[cfg(feature = "serve")]
 mod delivery;
 #[cfg(feature = "serve")]
+mod desk;
+#[cfg(feature = "serve")]
 mod door;
 #[cfg(feature = "serve")]
 mod drain;
@@ -36,6 +38,8 @@ mod frames;
 mod gate;
 #[cfg(feature = "serve")]
 mod headers;
+#[cfg(feature = "serve")]
+mod html;
 #[cfg(feature = "serve")]
 mod kept;
 #[cfg(feature = "serve")]
@@ -48,6 +52,8 @@ mod metrics;
 mod notes;
 #[cfg(feature = "serve")]
 mod pass;
+#[cfg(feature = "serve")]
+mod policy;
 #[cfg(feature = "serve")]
 mod request;
 #[cfg(feature = "serve")]
@@ -73,6 +79,8 @@ pub use table::{Route, Table};
 
 #[cfg(feature = "serve")]
 pub use access::AccessLog;
+#[cfg(feature = "serve")]
+pub use desk::{Answering, Desk, OWN_PATHS, Own, Page};
 #[cfg(feature = "serve")]
 pub use kinds::Open;
 #[cfg(feature = "serve")]

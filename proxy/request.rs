@@ -26,6 +26,7 @@ use crate::answer::Refusal;
 use crate::choose::Unchosen;
 use crate::conn::{Conn, Framing};
 use crate::context::{Context, refusal};
+use crate::desk::{self, Desk};
 use crate::gate;
 use crate::headers::{self, MustClose, Sender};
 use crate::kinds::Kind;
@@ -40,6 +41,7 @@ pub(crate) struct Requests {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) timeouts: Timeouts,
     pub(crate) access_log: AccessLog,
+    pub(crate) desk: Option<Arc<dyn Desk>>,
 }
 
 /// How long the rest of a body may take to arrive, once the answer is out, before the connection is
@@ -70,6 +72,9 @@ impl ProxyHttp for Requests {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        if self.at_the_desk(session).await? {
+            return Ok(true);
+        }
         let request = session.req_header();
         let refusal = if request.method == Method::CONNECT {
             Refusal::MethodNotAllowed
@@ -196,6 +201,9 @@ impl ProxyHttp for Requests {
             id: ctx.id,
         };
         headers::forward(request, &sender)?;
+        if self.desk.is_some() {
+            desk::ask(request);
+        }
         if ctx.retry.is_alone() == Alone::Yes && !request.headers.contains_key(header::UPGRADE) {
             request.insert_header(header::CONNECTION, "close")?;
         }
@@ -238,17 +246,31 @@ impl ProxyHttp for Requests {
         &self,
         session: &mut Session,
         answer: &mut ResponseHeader,
-        _: &mut Context,
+        ctx: &mut Context,
     ) -> Result<()> {
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
             // It may be silent for as long as it likes.
             session.set_read_timeout(None);
         }
+        ctx.page = self.page(session, answer, ctx).map(Box::new);
         let must_close = headers::answer(session.req_header(), answer);
         if must_close == MustClose::Yes || conn(session).is_some_and(Conn::closing) {
             session.set_keepalive(None);
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if let Some(page) = &mut ctx.page {
+            page.pass(body, end)?;
+        }
+        Ok(None)
     }
 
     fn error_while_proxy(
@@ -438,7 +460,8 @@ impl Requests {
         }
         let accept = session.get_header(header::ACCEPT).cloned();
         let accept = accept.as_ref().map(|it| it.as_bytes());
-        let Ok((mut head, body)) = refusal.answer(accept, ctx.notice.as_deref()) else {
+        let page = |html| self.own_page(session, ctx, html);
+        let Ok((mut head, body)) = refusal.answer(accept, ctx.notice.as_deref(), page) else {
             session.set_keepalive(None);
             return;
         };

@@ -29,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::access::AccessLog;
 use crate::conn::{Conn, Limits};
+use crate::desk::Desk;
 use crate::door::{Door, Order, Way};
 use crate::drain::FAREWELL;
 use crate::lines::{End, Line, Lines};
@@ -40,7 +41,7 @@ use crate::switch::Switch;
 use crate::sys;
 
 /// What the proxy is told once, when it is made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Settings {
     /// Whose `X-Forwarded-*` and `X-Request-Id` are believed.
     pub trusted_proxies: Vec<IpNet>,
@@ -50,6 +51,9 @@ pub struct Settings {
     pub threads: NonZeroUsize,
     /// Where a line for each request is written.
     pub access_log: AccessLog,
+    /// Who edits what is served, if somebody does: pages get a script more, and what begins with
+    /// [`crate::OWN_PATHS`] is not for a release.
+    pub desk: Option<Arc<dyn Desk>>,
 }
 
 /// What a listener is to do.
@@ -104,6 +108,7 @@ impl Proxy {
             trusted: settings.trusted_proxies,
             timeouts: settings.timeouts,
             access_log: settings.access_log,
+            desk: settings.desk,
         };
         let mut app = HttpProxy::new(requests, Arc::new(conf));
         let mut options = HttpServerOptions::default();

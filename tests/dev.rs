@@ -2,120 +2,15 @@
 //! what fails changes nothing.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::net::TcpListener;
+use std::path::Path;
 
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use crate::support::daemon::hotctl;
-use crate::support::load::Plan;
-use crate::support::program::{self, Running, lives};
-use crate::support::{Class, Load, eventually, http, leftovers};
-
-/// A project, and `hotctl dev` in it.
-struct Desk {
-    folder: TempDir,
-    listen: SocketAddr,
-    dev: Running,
-}
-
-impl Desk {
-    fn open(files: &[(&str, &str)], args: &[&str]) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("hotctl-test-")
-            .tempdir()
-            .unwrap();
-        for (name, text) in files {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        }
-        fs::create_dir(folder.path().join("tmp")).unwrap();
-        // A free one: `hotctl dev` says where it listens only as a person reads it.
-        let listen = TcpListener::bind("127.0.0.1:0")
-            .and_then(|it| it.local_addr())
-            .unwrap();
-        let mut command = hotctl(folder.path());
-        command
-            .env_remove("HOTCTL_SOCKET")
-            .env_remove("HOTCTL_STATE");
-        command.current_dir(folder.path());
-        // Where cargo finds its compiler, whose home is not that of the test.
-        let home = std::env::var_os("HOME").unwrap_or_default();
-        for (name, usual) in [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")] {
-            let own = std::env::var_os(name).map(PathBuf::from);
-            command.env(name, own.unwrap_or_else(|| Path::new(&home).join(usual)));
-        }
-        command
-            .args(["dev", "--listen", &listen.to_string()])
-            .args(args);
-        let dev = program::start(&mut command);
-        Self {
-            folder,
-            listen,
-            dev,
-        }
-    }
-
-    fn answer(&self) -> String {
-        match http::try_ask(
-            self.listen,
-            "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
-        ) {
-            Ok(answer) => answer.text(),
-            Err(_) => String::new(),
-        }
-    }
-
-    fn answers(&self, text: &str) {
-        eventually(
-            &format!("it answers {text:?}:\n{}", self.dev.stdout()),
-            || self.answer() == text,
-        );
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Save a file as an editor does: beside it, then in its place.
-    fn save(&self, name: &str, text: &str) {
-        let beside = self.path(&format!("{name}~"));
-        fs::write(&beside, text).unwrap();
-        fs::rename(beside, self.path(name)).unwrap();
-    }
-
-    fn says(&self, words: &str) {
-        eventually(
-            &format!("it says {words:?}:\n{}", self.dev.stdout()),
-            || self.dev.stdout().contains(words),
-        );
-    }
-
-    /// Requests from now on, which v1 answers.
-    fn load(&self) -> Load {
-        let load = Plan::to(self.listen)
-            .clients(Class::NewConnection, 2)
-            .every(Duration::from_millis(10))
-            .start();
-        load.expect(&["v1"]);
-        load.wait_for(10);
-        load
-    }
-
-    /// Ctrl-C; nothing of it is left.
-    fn close(self) -> String {
-        let all = leftovers::descendants(self.dev.pid());
-        self.dev.signal(Signal::INT);
-        let ran = self.dev.wait().exits(0);
-        eventually("nothing of it runs any more", || {
-            !all.iter().any(|pid| lives(*pid))
-        });
-        ran.stdout
-    }
-}
+use crate::support::desk::Desk;
+use crate::support::program::{self, lives};
+use crate::support::{eventually, leftovers};
 
 /// Saved, broken and mended under load: no request fails.
 fn is_live_at_each_save(files: &[(&str, &str)], source: &str, broken: &str, told: &[&str]) {

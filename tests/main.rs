@@ -3,6 +3,7 @@
 
 mod activation;
 mod api;
+mod browser;
 mod builds;
 mod chaos;
 mod cli;

@@ -138,7 +138,11 @@ impl Rules {
         ] {
             self.path(place.key(field), path.as_deref());
         }
-        for (field, patterns) in [("watch", &build.watch), ("ignore", &build.ignore)] {
+        for (field, patterns) in [
+            ("watch", &build.watch),
+            ("ignore", &build.ignore),
+            ("assets", &build.assets),
+        ] {
             for (index, pattern) in patterns.iter().enumerate() {
                 if let Some((reason, hint)) = no_pattern(pattern) {
                     self.refuse(place.key(field).index(index), reason, hint);

@@ -30,6 +30,10 @@ pub struct Build {
     pub watch: Vec<String>,
     /// What does not, as such patterns. Default `[]`.
     pub ignore: Vec<String>,
+    /// What pages load from the folder of the sources as it is, such as style sheets and pictures, as
+    /// such patterns: where nothing else has changed, nothing is built or deployed, and at the desk the
+    /// browser loads it anew. Default `[]`: none.
+    pub assets: Vec<String>,
     /// A file of `NAME=value` lines for the environment of the build, in the way of `env_file` of the
     /// service. A relative path begins at the folder of this file. Default none.
     pub env_file: Option<PathBuf>,
@@ -65,6 +69,7 @@ impl Default for Build {
             root: None,
             watch: Vec::new(),
             ignore: Vec::new(),
+            assets: Vec::new(),
             env_file: None,
             on_change: OnChange::default(),
             timeout: Duration::from_secs(600),

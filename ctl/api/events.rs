@@ -337,6 +337,13 @@ pub enum Noted {
         /// How long it went on.
         took_ms: f64,
     },
+    /// Files have changed that pages load as they are: nothing is built or deployed.
+    AssetsChanged {
+        /// The first few of them.
+        paths: Vec<String>,
+        /// Whether there are none among them but style sheets.
+        only_styles: bool,
+    },
     /// The builds change their own sources: that does not count any more while one goes on.
     BuildDisturbsItself {
         /// Which sources.

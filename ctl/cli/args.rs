@@ -11,6 +11,7 @@ use hotctl_config::names::{ReleaseId, ServiceName};
 use hotctl_config::parse_duration;
 
 use crate::api::LogLevel;
+use crate::dev::Editor;
 use crate::schema::Subject;
 
 #[derive(Debug, Args)]
@@ -59,6 +60,14 @@ pub struct Dev {
     /// How much hotctl writes of what it does itself
     #[arg(long, value_name = "LEVEL", default_value = "error")]
     pub log_level: LogLevel,
+    /// How the browser opens {file} at {line} and {column} [default: vscode://file{file}:{line}:{column}]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value_t,
+        hide_default_value = true
+    )]
+    pub editor: Editor,
     /// The command that runs the app, from the folder's own files; {port} is filled in
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hotctl_config::file::OnExit;
-use hotctl_proxy::{Proxy, Settings, Stage};
+use hotctl_proxy::{Desk, Proxy, Settings, Stage};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -79,6 +79,9 @@ pub async fn run(
             timeouts: config.timeouts.clone(),
             threads,
             access_log: access_log.clone(),
+            desk: console
+                .as_ref()
+                .map(|it| it.browser.clone() as Arc<dyn Desk>),
         },
     );
     let mut accepting = JoinSet::new();

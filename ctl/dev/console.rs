@@ -15,6 +15,7 @@ use hotctl_config::names::ServiceName;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
+use super::browser::{Browser, Editor};
 use crate::api::{EventLine, LogLevel, LogsQuery, Noted, NumberedEvent, Progress, Summary};
 use crate::follow;
 use crate::house::{House, Resident};
@@ -38,11 +39,16 @@ const COLOURS: [AnsiColor; 5] = [
 pub struct Console {
     /// What there is to say before anything happens.
     said: Vec<String>,
+    /// Whoever looks at the pages sees what happens as well.
+    pub browser: Arc<Browser>,
 }
 
 impl Console {
-    pub fn new(said: Vec<String>) -> Self {
-        Self { said }
+    pub fn new(said: Vec<String>, editor: Editor) -> Self {
+        Self {
+            said,
+            browser: Arc::new(Browser::new(editor)),
+        }
     }
 
     /// Until the daemon ends.
@@ -66,6 +72,7 @@ impl Console {
         let builds: Builds = builds.collect();
         tokio::join!(
             events(&house, &names, &builds),
+            self.browser.follow(&house),
             keys(&house),
             follow_builds(&builds),
             async { drop(join_all(outputs).await) }
@@ -155,6 +162,7 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option
         | Noted::BuildFailed { .. }
         | Noted::BuildCancelled { .. }
         | Noted::BuildDisturbsItself { .. }
+        | Noted::AssetsChanged { .. }
         | Noted::WatchFailed { .. }
         | Noted::InstanceExited { .. }
         | Noted::InstanceRestarted { .. }

@@ -254,6 +254,9 @@ pub fn noted(what: &Noted) -> String {
         Noted::UpgradeFailed { by, error } => {
             format!("hotctl was not replaced, as {} wanted: {error}", by.who)
         }
+        Noted::AssetsChanged { paths, .. } => {
+            format!("assets changed: {}", paths.join(", "))
+        }
         Noted::WatchFailed { error, hint } => {
             let hint = hint.as_ref().map(|hint| format!("\n  try: {hint}"));
             format!("watch: not deployed: {error}{}", hint.unwrap_or_default())

@@ -1,7 +1,7 @@
 //! What a site knows of the builds of its service: what they run as, where their output goes, and how the
 //! last one went.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 
 use hotctl_deploy::confine::Confines;
@@ -14,7 +14,46 @@ use super::spec::{inherited, last_of_each, refused};
 use crate::api::BuildStatus;
 use crate::store::on_disk;
 
+/// What of the sources has changed, as far as a page that is shown is concerned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Touched {
+    #[default]
+    Nothing,
+    /// Style sheets, which a page can have others of without being loaded anew.
+    Styles,
+    Anything,
+}
+
+impl Touched {
+    /// What these are.
+    pub fn of<P: AsRef<Path>>(paths: &[P]) -> Self {
+        let is_style = |path: &P| {
+            let end = path.as_ref().extension();
+            end.is_some_and(|end| end.eq_ignore_ascii_case("css"))
+        };
+        match !paths.is_empty() && paths.iter().all(is_style) {
+            true => Self::Styles,
+            false => Self::Anything,
+        }
+    }
+}
+
 impl Site {
+    /// These sources have changed.
+    pub fn touch(&self, paths: &[PathBuf]) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        *touched = match (*touched, Touched::of(paths)) {
+            (Touched::Nothing | Touched::Styles, Touched::Styles) => Touched::Styles,
+            _ => Touched::Anything,
+        };
+    }
+
+    /// What has changed since this was asked.
+    pub fn take_touched(&self) -> Touched {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *touched)
+    }
+
     /// A command of a build: as the daemon's user, in the folder of the sources.
     ///
     /// # Errors

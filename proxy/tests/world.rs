@@ -305,6 +305,7 @@ impl World {
             timeouts: Timeouts::default(),
             threads: SHARDS,
             access_log: AccessLog::default(),
+            desk: None,
         };
         change(&mut settings);
         let proxy = Proxy::new(switch.clone(), metrics.clone(), settings);

@@ -4,8 +4,10 @@
 // Each of the programs that include this uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod browser;
 pub mod chaos;
 pub mod daemon;
+pub mod desk;
 pub mod eventually;
 pub mod http;
 pub mod ledger;

@@ -114,7 +114,8 @@ impl Running {
         );
     }
 
-    fn both(&self) -> String {
+    /// The same, and what it has written to standard error.
+    pub fn both(&self) -> String {
         text(&self.stdout) + &text(&self.stderr)
     }
 
