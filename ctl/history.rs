@@ -138,7 +138,10 @@ impl History {
         let release = ledger.waiting?;
         let records = self.records();
         let last = records.iter().rev().find(|it| it.ended_ms.is_none())?;
-        (last.to.number == release && last.result == Outcome::Queued).then(|| last.clone())
+        // That it begins is told before it is written.
+        let begins = last.result == Outcome::UnderWay && ledger.deployment.is_none();
+        let waits = last.result == Outcome::Queued || begins;
+        (last.to.number == release && waits).then(|| last.clone())
     }
 
     /// A deployment is ordered.

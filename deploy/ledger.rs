@@ -178,6 +178,10 @@ impl Ledger {
 
     /// Take note of where the deployment stands; at its end, of what became of it.
     pub fn record(&mut self, deployment: &Deployment) {
+        if self.deployment.is_none() && self.waiting == Some(deployment.to.release) {
+            // Not before this: in between, nothing would tell of it.
+            self.waiting = None;
+        }
         match deployment.phase {
             Phase::Done => {
                 if let Some(old) = deployment.from {

@@ -366,3 +366,26 @@ fn releases_that_never_went_live_are_pruned_before_those_that_did() {
         assert!(ledger.releases.contains_key(&number), "{ledger:?}");
     }
 }
+
+#[test]
+fn an_order_waits_until_it_is_recorded_that_it_has_begun() {
+    for strategy in [Strategy::BlueGreen, Strategy::Recreate] {
+        let mut ledger = with_live();
+        let number = ledger.add(release());
+        ledger.waiting = Some(number);
+        let mut deployment = begin(
+            &mut ledger,
+            number,
+            Ladder::blue_green(Duration::ZERO),
+            strategy,
+        );
+        assert_eq!(ledger.waiting, Some(number));
+        ledger.record(&deployment);
+        assert_eq!((ledger.waiting, ledger.deployment.is_some()), (None, true));
+        // Another one waits for the same release: what goes on is not it.
+        ledger.waiting = Some(number);
+        deployment.phase = Phase::Starting;
+        ledger.record(&deployment);
+        assert_eq!(ledger.waiting, Some(number));
+    }
+}

@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt as _, stream};
 use hotctl_config::names::ServiceName;
 use hotctl_deploy::gate::{Gate, Notice};
+use hotctl_deploy::ledger::Ledger;
 use hotctl_deploy::machine::Phase;
 
 use super::ndjson;
@@ -277,7 +278,7 @@ fn service_status(resident: &Resident) -> ServiceStatus {
                 .filter(|_| d.is_warm() && d.from.is_some())
                 .map(|left| left.as_secs_f64()),
         }),
-        waiting: waiting(history),
+        waiting: waiting(history, &ledger),
     }
 }
 
@@ -331,10 +332,12 @@ fn gate(gate: &Gate) -> Option<GateStatus> {
 }
 
 /// The order that waits: the newest there is, as a newer one would have taken its place.
-fn waiting(history: &History) -> Option<WaitingStatus> {
+fn waiting(history: &History, ledger: &Ledger) -> Option<WaitingStatus> {
     let newest = history.newest(1).pop()?;
     let age_ms = now_ms().saturating_sub(newest.ordered_ms);
-    (newest.result == Outcome::Queued).then(|| WaitingStatus {
+    // It begins, which is not written yet.
+    let begins = ledger.deployment.is_none() && ledger.waiting == Some(newest.to.number);
+    (newest.result == Outcome::Queued || begins).then(|| WaitingStatus {
         number: newest.number,
         to: newest.to,
         by: newest.by.who.name,

@@ -212,10 +212,13 @@ impl Desk {
 
     /// Its turn has come; nothing is under way.
     pub(super) async fn begin(&mut self, waiting: Waiting) {
-        self.site.note(|ledger| ledger.waiting = None);
         match waiting {
+            // It waits, for all that is written, until it is written that it has begun.
             Waiting::Deployment(accepted) => self.begin_deployment(accepted),
-            Waiting::Stop(tell) => self.stop(&tell).await,
+            Waiting::Stop(tell) => {
+                self.site.note(|ledger| ledger.waiting = None);
+                self.stop(&tell).await;
+            }
         }
     }
 
@@ -232,6 +235,7 @@ impl Desk {
             Goal::Current => match current(&ledger) {
                 Some(release) => release,
                 None => {
+                    self.site.note(|ledger| ledger.waiting = None);
                     return tell.tell(Progress::Failed {
                         release: Some(to),
                         live: None,
@@ -247,7 +251,10 @@ impl Desk {
             Goal::Current => tell.verb() == Verb::Start,
         });
         if let Some(serving) = serving {
-            self.site.note(|ledger| ledger.withdraw(release));
+            self.site.note(|ledger| {
+                ledger.waiting = None;
+                ledger.withdraw(release);
+            });
             return tell.tell(Progress::Unchanged {
                 release: ledger.id(serving),
             });

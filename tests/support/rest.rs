@@ -33,6 +33,7 @@ pub fn at_rest(daemon: &Daemon) -> Option<Status> {
     let status = ran.json::<Status>();
     let web = status.service("web");
     let rests = web.deployment.is_none()
+        && web.waiting.is_none()
         && web.running.len() == 1
         && web
             .running

@@ -25,6 +25,7 @@ pub struct Service {
     pub running: Vec<Running>,
     pub previous: Option<String>,
     pub deployment: Option<Value>,
+    pub waiting: Option<Value>,
 }
 
 /// A release that runs.
