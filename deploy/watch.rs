@@ -210,7 +210,7 @@ struct Look {
 }
 
 async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
-    let (ears, mut heard) = Ears::open();
+    let (ears, mut heard) = Ears::open(plan.explain);
     let Some(Look { mut ears, mut seen }) = look(&plan, ears).await else {
         return;
     };
@@ -403,7 +403,8 @@ async fn wait(
         let polls = ears.polling().is_some();
         let due = debounce.due();
         tokio::select! {
-            Some(heard) = heard.recv() => {
+            Some(mut heard) = heard.recv() => {
+                heard.lost |= ears.missed();
                 if heard.lost {
                     ears.distrust_all();
                 }
@@ -490,11 +491,11 @@ impl Known {
     }
 
     fn judge(&self, heard: &Heard) -> Verdict {
-        if !heard.counts {
-            return Verdict::OnlyRead;
-        }
         if heard.lost {
             return Verdict::Counts;
+        }
+        if !heard.counts {
+            return Verdict::OnlyRead;
         }
         let verdicts = heard.paths.iter().map(|path| self.judge_path(path));
         verdicts.max().unwrap_or(Verdict::Counts)

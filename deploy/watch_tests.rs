@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::{Explain, Found, Kind, Plan, Told, Watch};
 
+#[path = "watch_tests/doubts.rs"]
+mod doubts;
+
 const SETTLE: Duration = Duration::from_millis(50);
 /// Longer than the machine takes for anything here.
 const PATIENCE: Duration = Duration::from_secs(20);

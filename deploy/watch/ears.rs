@@ -6,15 +6,17 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, EventKind, MetadataKind, ModifyKind};
 use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use super::Polling;
+use super::{Explain, Polling};
 
-/// How many events may lie unread. What comes beyond that only says once more that it is to be looked.
+/// How many events may lie unread. Of what comes beyond that is only known that there was something.
 const UNREAD: usize = 1024;
 /// How long a change that was made to hear it may take to be heard.
 const ECHO: Duration = Duration::from_secs(1);
@@ -40,26 +42,41 @@ pub(super) struct Ears {
     watched: BTreeSet<PathBuf>,
     /// Why the clock is needed, if it is.
     polling: Option<Polling>,
+    /// Whether an event found no room to lie unread.
+    missed: Arc<AtomicBool>,
 }
 
 impl Ears {
     /// None yet.
-    pub(super) fn open() -> (Self, mpsc::Receiver<Heard>) {
+    pub(super) fn open(explain: Explain) -> (Self, mpsc::Receiver<Heard>) {
         let (tell, heard) = mpsc::channel(UNREAD);
+        let missed = Arc::new(AtomicBool::new(false));
+        let full = missed.clone();
         let watcher = notify::recommended_watcher(move |event| {
-            // Full: whoever reads will look anyway.
-            let _ = tell.try_send(Heard::of(event));
+            let heard = Heard::of(event);
+            // Who reads, reads much.
+            if !heard.counts && explain == Explain::Nothing {
+                return;
+            }
+            if tell.try_send(heard).is_err() {
+                full.store(true, Ordering::SeqCst);
+                // All that is unread may be read by now: then this is what wakes. Else something is still
+                // to be read after it was said.
+                let _ = tell.try_send(Heard::lost("more than could be heard"));
+            }
         });
         let ears = match watcher {
             Ok(watcher) => Self {
                 watcher: Some(watcher),
                 watched: BTreeSet::new(),
                 polling: None,
+                missed,
             },
             Err(cause) => Self {
                 watcher: None,
                 watched: BTreeSet::new(),
                 polling: Some(Polling::of(&cause)),
+                missed,
             },
         };
         (ears, heard)
@@ -116,6 +133,11 @@ impl Ears {
         }
     }
 
+    /// Whether something was not heard since this was asked last. To be asked whenever something was.
+    pub(super) fn missed(&self) -> bool {
+        self.missed.swap(false, Ordering::SeqCst)
+    }
+
     /// How many folders are watched.
     pub(super) fn count(&self) -> usize {
         self.watched.len()
@@ -166,11 +188,19 @@ impl Heard {
             },
             Err(cause) => Self {
                 paths: cause.paths,
-                what: "an error of the watcher".to_owned(),
-                counts: true,
-                moved: true,
-                lost: true,
+                ..Self::lost("an error of the watcher")
             },
+        }
+    }
+
+    /// Something was not heard, for this reason.
+    fn lost(why: &str) -> Self {
+        Self {
+            paths: Vec::new(),
+            what: why.to_owned(),
+            counts: true,
+            moved: true,
+            lost: true,
         }
     }
 }
