@@ -29,7 +29,7 @@ pub struct Packed {
     pub reader: Box<dyn Read + Send>,
 }
 
-/// Begin to read `path`. What is left out of a folder say `ignore`, then the lines of the
+/// Begin to read `path`. What is left out of a folder say `ignore`, then the lines of each
 /// `.hotctlignore` in it, each a pattern as in a `.gitignore` there: the last that fits counts, and one
 /// with `!` takes back in. `.git`, `.env` and `.hotctlignore` itself are always left out. A folder that is
 /// left out is not even opened.
@@ -161,7 +161,7 @@ fn changed(shown: &str) -> io::Error {
 fn folder(root: PathBuf, without: Without, name: String) -> Packed {
     let (writer, reader) = pieces();
     // Ends when the folder is read, or the reader is gone.
-    std::thread::spawn(move || tar(&Source { root, without }, writer));
+    std::thread::spawn(move || tar(&mut Source { root, without }, writer));
     Packed {
         upload: Upload::Folder,
         name,
@@ -175,7 +175,7 @@ struct Source {
     without: Without,
 }
 
-fn tar(source: &Source, writer: PieceWriter) {
+fn tar(source: &mut Source, writer: PieceWriter) {
     let mut builder = tar::Builder::new(writer);
     builder.sparse(false);
     match append(&mut builder, source, Path::new("")) {
@@ -194,7 +194,7 @@ fn tar(source: &Source, writer: PieceWriter) {
 /// Append what is in a folder, by name, so that the same content is the same bytes.
 fn append(
     builder: &mut tar::Builder<impl Write>,
-    source: &Source,
+    source: &mut Source,
     inside: &Path,
 ) -> io::Result<()> {
     let named = |path: &Path, cause: io::Error| {
@@ -209,6 +209,7 @@ fn append(
         })
         .map_err(|cause| named(&folder, cause))?;
     names.sort();
+    source.without.enter(&folder, names.iter())?;
     for name in names {
         let inside = inside.join(&name);
         let path = source.root.join(&inside);

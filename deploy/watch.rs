@@ -7,6 +7,7 @@
 
 mod debounce;
 mod ears;
+mod known;
 mod route;
 mod snapshot;
 
@@ -17,11 +18,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::refused::Refused;
-use crate::without::Without;
 use debounce::Debounce;
 use ears::{Ears, Heard};
-use route::Route;
+use known::{Known, Verdict};
 use snapshot::Snapshot;
 
 /// How often it is looked where the system tells nothing.
@@ -34,7 +33,7 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub struct Plan {
     /// A file, a folder, or a link to one, absolute; it may not be there yet.
     pub path: PathBuf,
-    /// What is left out of a folder, beside its `.hotctlignore`; as in a deploy.
+    /// What is left out of a folder, beside what each `.hotctlignore` in it says; as in a deploy.
     pub ignore: Vec<String>,
     /// What it is.
     pub kind: Kind,
@@ -144,27 +143,6 @@ impl fmt::Display for Polling {
     }
 }
 
-impl Plan {
-    /// What is left out of this folder.
-    fn without(&self, folder: &Path, shown: &str) -> Result<Without, Refused> {
-        let Kind::Sources { only, output } = &self.kind else {
-            return Without::of(folder, &self.ignore, shown);
-        };
-        let mut ignore = self.ignore.clone();
-        // By its real name, as the folder is.
-        let output = output
-            .as_ref()
-            .map(|it| it.canonicalize().unwrap_or_else(|_| it.clone()));
-        let inside = output
-            .as_deref()
-            .and_then(|it| it.strip_prefix(folder).ok());
-        if let Some(inside) = inside.filter(|inside| !inside.as_os_str().is_empty()) {
-            ignore.push(format!("/{}", inside.display()));
-        }
-        Without::of_sources(folder, &ignore, only, shown)
-    }
-}
-
 /// A path that is watched, until this is dropped.
 #[derive(Debug)]
 pub struct Watch {
@@ -194,13 +172,6 @@ impl Watch {
     pub fn ready(&mut self) -> Option<Told> {
         self.told.try_recv().ok()
     }
-}
-
-/// What is known of the path.
-struct Known {
-    route: Route,
-    without: Option<Without>,
-    snapshot: Snapshot,
 }
 
 /// A look at the path.
@@ -356,37 +327,11 @@ impl Watcher {
 async fn look(plan: &Plan, mut ears: Ears) -> Option<Look> {
     let plan = plan.clone();
     let looked = tokio::task::spawn_blocking(move || {
-        let seen = see(&plan, &mut ears).map_err(|refused| refused.text);
+        let seen = Known::look(&plan, &mut ears).map_err(|refused| refused.text);
         Look { ears, seen }
     });
     // Only where the runtime ends.
     looked.await.ok()
-}
-
-fn see(plan: &Plan, ears: &mut Ears) -> Result<Known, Refused> {
-    let route = Route::to(&plan.path);
-    let shown = plan.path.display().to_string();
-    let mut wanted = route.folders.clone();
-    // Before it is read: what changes from here on is heard.
-    route.folders.iter().for_each(|folder| ears.watch(folder));
-    let without = match &route.end {
-        Some(end) if end.is_dir() => Some(plan.without(end, &shown)?),
-        _ => None,
-    };
-    let snapshot = match &route.end {
-        None => Ok(Snapshot::default()),
-        Some(end) => Snapshot::of(end, without.as_ref(), |folder| {
-            wanted.insert(folder.to_path_buf());
-            ears.watch(folder);
-        }),
-    };
-    let snapshot = snapshot.map_err(|cause| Refused::new(format!("{shown}: {cause}")))?;
-    ears.keep(&wanted);
-    Ok(Known {
-        route,
-        without,
-        snapshot,
-    })
 }
 
 /// Wait until it is time to look.
@@ -434,94 +379,6 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Whether an event is a reason to look; of several paths the last of these counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
-    Other,
-    LeftOut,
-    OnlyRead,
-    Counts,
-}
-
-impl Verdict {
-    fn text(self) -> &'static str {
-        match self {
-            Self::Counts => "counts: it is looked whether there is something else now",
-            Self::OnlyRead => "does not count: nothing was written",
-            Self::LeftOut => "does not count: it is left out of what is deployed",
-            Self::Other => "does not count: it is not part of what is watched",
-        }
-    }
-}
-
-impl Known {
-    /// As if nothing were there.
-    fn nothing(plan: &Plan) -> Self {
-        Self {
-            route: Route::to(&plan.path),
-            without: None,
-            snapshot: Snapshot::default(),
-        }
-    }
-
-    /// The first file that is another than before and that somebody has open for writing.
-    fn first_open(&self, before: &Self) -> Option<PathBuf> {
-        let root = self.route.end.as_deref()?;
-        let changed = self.snapshot.since(&before.snapshot);
-        let open = self.snapshot.first_open(root, &changed)?;
-        Some(snapshot::within(root, open))
-    }
-
-    /// Whether it is a file, and somebody has it open for writing.
-    fn is_open_file(&self, before: &Self) -> bool {
-        let open = self.first_open(before);
-        open.is_some() && open == self.route.end
-    }
-
-    /// Sources count one by one: what is still being written does when it is closed, which is heard of,
-    /// and a folder is none.
-    fn leave_open(&mut self, before: &Self) {
-        let Some(root) = self.route.end.clone() else {
-            return;
-        };
-        self.snapshot.leave_open(&root, &before.snapshot);
-    }
-
-    fn judge(&self, heard: &Heard) -> Verdict {
-        if heard.lost {
-            return Verdict::Counts;
-        }
-        if !heard.counts {
-            return Verdict::OnlyRead;
-        }
-        let verdicts = heard.paths.iter().map(|path| self.judge_path(path));
-        verdicts.max().unwrap_or(Verdict::Counts)
-    }
-
-    fn judge_path(&self, path: &Path) -> Verdict {
-        // The folder of a name tells of itself, too.
-        if self.route.names.contains(path) {
-            return Verdict::Counts;
-        }
-        let Some(end) = self
-            .route
-            .end
-            .as_deref()
-            .filter(|end| path.starts_with(end))
-        else {
-            return Verdict::Other;
-        };
-        let Some(without) = &self.without else {
-            return Verdict::Counts;
-        };
-        // What is left out says so itself, and that may have changed.
-        match !without.is_file_of_patterns(path) && without.leaves_out_all(end, path) {
-            true => Verdict::LeftOut,
-            false => Verdict::Counts,
-        }
     }
 }
 

@@ -11,6 +11,8 @@ use super::{Explain, Found, Kind, Plan, Told, Watch};
 
 #[path = "watch_tests/doubts.rs"]
 mod doubts;
+#[path = "watch_tests/left_out.rs"]
+mod left_out;
 
 const SETTLE: Duration = Duration::from_millis(50);
 /// Longer than the machine takes for anything here.
@@ -32,6 +34,17 @@ fn plan(path: &Path) -> Plan {
         settle: SETTLE,
         max_wait: Duration::from_secs(1),
         explain: Explain::Nothing,
+    }
+}
+
+/// Of sources, of which `out` is made.
+fn sources(root: &Path) -> Plan {
+    Plan {
+        kind: Kind::Sources {
+            only: Vec::new(),
+            output: Some(root.join("out")),
+        },
+        ..plan(root)
     }
 }
 
@@ -221,14 +234,7 @@ async fn a_source_that_stays_open_holds_up_no_other_and_counts_when_it_is_closed
     write(&root.join("main.go"), "one");
     let mut log = File::create(root.join("app.log")).unwrap();
     log.write_all(b"begins").unwrap();
-    let sources = Plan {
-        kind: Kind::Sources {
-            only: Vec::new(),
-            output: Some(root.join("out")),
-        },
-        ..plan(&root)
-    };
-    let (mut watch, found, _) = begin(sources).await;
+    let (mut watch, found, _) = begin(sources(&root)).await;
     assert_eq!(found, Found::Something);
     log.write_all(b"goes on").unwrap();
     write(&root.join("main.go"), "another");
@@ -314,36 +320,6 @@ async fn what_is_removed_and_made_again_is_watched_again() {
     assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
     write(&out.join("app"), "and another");
     assert_eq!(changed(&mut watch).await, [PathBuf::from("app")]);
-}
-
-#[tokio::test]
-async fn what_is_left_out_costs_no_watch_and_says_nothing() {
-    let (_temp, root) = temp();
-    let out = root.join("out");
-    write(&out.join("app"), "x");
-    write(&out.join(".hotctlignore"), "/cache\n*.log\n");
-    for n in 0..2000 {
-        write(&out.join(format!("cache/{}/{n}", n % 200)), "x");
-    }
-    let mut asked = plan(&out);
-    asked.ignore = vec!["node_modules".to_owned()];
-    write(&out.join("sub/node_modules/lib/a.js"), "x");
-    let (mut watch, _, folders) = begin(asked).await;
-    // Where it lies, itself, and `sub`.
-    assert_eq!(folders, 3);
-    write(&out.join("cache/7/new"), "x");
-    write(&out.join("sub/today.log"), "x");
-    write(&out.join("sub/node_modules/lib/b.js"), "x");
-    write(&out.join(".git/HEAD"), "x");
-    quiet(&mut watch).await;
-    // What is left out is read again.
-    write(&out.join(".hotctlignore"), "*.log\n");
-    let paths = changed(&mut watch).await;
-    assert!(
-        paths.contains(&PathBuf::from("cache/7/new")),
-        "{}",
-        paths.len()
-    );
 }
 
 #[tokio::test]

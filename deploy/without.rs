@@ -1,17 +1,23 @@
 //! What is left out of a folder that is deployed, or watched for it.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+mod patterns;
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::refused::Refused;
+use patterns::Patterns;
 
 /// Never part of a release: history and secrets.
 const NEVER: [&str; 3] = [".git", ".env", IGNORE];
 /// A file of patterns in a folder that is to be deployed.
-pub(crate) const IGNORE: &str = ".hotctlignore";
+const IGNORE: &str = ".hotctlignore";
+/// The files of patterns in a folder of sources; of two in one folder the later has the last word.
+const OF_SOURCES: [&str; 3] = [".gitignore", ".ignore", IGNORE];
 
 /// What of sources is none: what builds and tools make, and what editors put beside a file.
 const NO_SOURCES: [&str; 12] = [
@@ -61,15 +67,18 @@ impl Only {
 /// What is left out of one folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Without {
-    patterns: Gitignore,
+    root: PathBuf,
+    /// What is configured, and then what the folders above say: the last that says anything counts.
+    above: Vec<Gitignore>,
+    /// What the folders within say, those that were entered: the deepest has the first word.
+    within: BTreeMap<PathBuf, Gitignore>,
     /// Of files, only these; `None` is all.
     only: Option<Gitignore>,
-    /// The files of patterns that were read.
-    files: &'static [&'static str],
+    patterns: Patterns,
 }
 
 impl Without {
-    /// What `ignore` says, then the lines of the `.hotctlignore` in it, each a pattern as in a
+    /// What `ignore` says, then the lines of each `.hotctlignore` in it, each a pattern as in a
     /// `.gitignore` there: the last that fits counts, and one with `!` takes back in. `shown` is what
     /// the folder is called in an error.
     ///
@@ -77,11 +86,12 @@ impl Without {
     /// If a pattern is none, or the file cannot be read.
     pub(crate) fn of(root: &Path, ignore: &[String], shown: &str) -> Result<Self, Refused> {
         let ignore: Vec<&str> = ignore.iter().map(String::as_str).collect();
-        Self::read(root, &ignore, &[], &[IGNORE], shown)
+        Self::read(root, &ignore, &[], Patterns::in_files(&[IGNORE]), shown)
     }
 
     /// What of a folder of sources is none: what is made of them, what `ignore` and the files of
-    /// patterns say, and all but `only`, if that says anything.
+    /// patterns say, in it and above it up to the top of its repository, and all but `only`, if that
+    /// says anything.
     ///
     /// # Errors
     /// As [`Without::of`].
@@ -95,63 +105,75 @@ impl Without {
             .into_iter()
             .chain(ignore.iter().map(String::as_str));
         let ignore: Vec<&str> = ignore.collect();
-        Self::read(
-            root,
-            &ignore,
-            only,
-            &[".gitignore", ".ignore", IGNORE],
-            shown,
-        )
+        let patterns = Patterns::in_files(&OF_SOURCES);
+        let mut without = Self::read(root, &ignore, only, patterns, shown)?;
+        for folder in patterns::above(root) {
+            let said = without.patterns.of_folder(&folder);
+            let said = said.map_err(|wrong| wrong.refused(&folder.display().to_string()))?;
+            without.above.extend(said);
+        }
+        Ok(without)
     }
 
     fn read(
         root: &Path,
         ignore: &[&str],
         only: &[String],
-        files: &'static [&'static str],
+        patterns: Patterns,
         shown: &str,
     ) -> Result<Self, Refused> {
-        let mut builder = GitignoreBuilder::new(root);
-        let mut add = |pattern: &str, place: String| match builder.add_line(None, pattern) {
-            Ok(_) => Ok(()),
-            Err(cause) => Err(Refused::new(format!("{place}: {cause}")).hint(
-                "patterns are those of .gitignore, such as \"*.log\", \"/target\" or \"!keep.log\"",
-            )),
-        };
-        for pattern in ignore {
-            add(pattern, format!("ignore {pattern:?}"))?;
-        }
-        for file in files {
-            let text = match fs::read_to_string(root.join(file)) {
-                Ok(text) => text,
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
-                Err(cause) => return Err(Refused::new(format!("{shown}/{file}: {cause}"))),
-            };
-            for (number, line) in (1..).zip(text.lines()) {
-                add(line, format!("{shown}/{file}:{number}"))?;
-            }
-        }
-        let failed = |cause| Refused::new(format!("{shown}: its patterns: {cause}"));
-        let patterns = builder.build().map_err(failed)?;
-        let mut wanted = GitignoreBuilder::new(root);
-        for pattern in only {
-            wanted.add_line(None, pattern).map_err(failed)?;
-        }
-        let only = match only.is_empty() {
-            true => None,
-            false => Some(wanted.build().map_err(failed)?),
-        };
-        Ok(Self {
+        let mut without = Self {
+            root: root.to_path_buf(),
+            above: vec![patterns::configured(root, ignore)?],
+            within: BTreeMap::new(),
+            only: match only {
+                [] => None,
+                only => Some(patterns::configured(root, only)?),
+            },
             patterns,
-            only,
-            files,
-        })
+        };
+        let said = without.patterns.of_folder(root);
+        let said = said.map_err(|wrong| wrong.refused(shown))?;
+        without
+            .within
+            .extend(said.map(|it| (root.to_path_buf(), it)));
+        Ok(without)
+    }
+
+    /// Hear what a folder within says of what is left out of it. To be asked before what is in it is;
+    /// `names` are those in it.
+    ///
+    /// # Errors
+    /// As [`Without::of`], in words that begin at the root.
+    pub(crate) fn enter<'a>(
+        &mut self,
+        folder: &Path,
+        mut names: impl Iterator<Item = &'a OsString>,
+    ) -> std::io::Result<()> {
+        // That of the root is known.
+        if folder == self.root || !names.any(|name| self.patterns.is_file(Path::new(name))) {
+            return Ok(());
+        }
+        let said = self.patterns.of_folder(folder).map_err(|wrong| {
+            let inside = folder.strip_prefix(&self.root).unwrap_or(folder);
+            std::io::Error::other(wrong.refused(&inside.display().to_string()).text)
+        })?;
+        self.within
+            .extend(said.map(|it| (folder.to_path_buf(), it)));
+        Ok(())
+    }
+
+    /// The files of patterns above the root that count, whether they are there or not.
+    pub(crate) fn files_above(root: &Path) -> Vec<PathBuf> {
+        let folders = patterns::above(root).into_iter();
+        folders
+            .flat_map(|folder| OF_SOURCES.map(|file| folder.join(file)))
+            .collect()
     }
 
     /// Whether it is one of the files that say what is left out, and were read.
     pub(crate) fn is_file_of_patterns(&self, path: &Path) -> bool {
-        let name = path.file_name().unwrap_or_default();
-        self.files.iter().any(|file| name == *file)
+        self.patterns.is_file(path)
     }
 
     /// Whether this is left out; where it lies in a folder that is left out, that is to be asked
@@ -162,16 +184,31 @@ impl Without {
             !is_dir && !only.matched_path_or_any_parents(path, is_dir).is_ignore()
         };
         NEVER.iter().any(|never| name == *never)
-            || self.patterns.matched(path, is_dir).is_ignore()
+            || self.is_ignored(path, is_dir)
             || self.only.as_ref().is_some_and(unwanted)
     }
 
+    fn is_ignored(&self, path: &Path, is_dir: bool) -> bool {
+        let folders = path.ancestors().skip(1);
+        let folders = folders.take_while(|folder| folder.starts_with(&self.root));
+        let within = folders.filter_map(|folder| self.within.get(folder));
+        let words = within.chain(self.above.iter().rev());
+        for said in words {
+            match said.matched(path, is_dir) {
+                Match::Ignore(_) => return true,
+                Match::Whitelist(_) => return false,
+                Match::None => {}
+            }
+        }
+        false
+    }
+
     /// Whether this is left out, or a folder above it is.
-    pub(crate) fn leaves_out_all(&self, root: &Path, path: &Path) -> bool {
-        let Ok(inside) = path.strip_prefix(root) else {
+    pub(crate) fn leaves_out_all(&self, path: &Path) -> bool {
+        let Ok(inside) = path.strip_prefix(&self.root) else {
             return false;
         };
-        let mut at = root.to_path_buf();
+        let mut at = self.root.clone();
         let mut parts = inside.components().peekable();
         while let Some(part) = parts.next() {
             at.push(part);
@@ -183,3 +220,7 @@ impl Without {
         false
     }
 }
+
+#[cfg(test)]
+#[path = "without_tests.rs"]
+mod tests;

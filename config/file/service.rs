@@ -68,8 +68,8 @@ pub struct Service {
     /// release they are links into the service's data folder. What the first release brings is moved
     /// there. Default none.
     pub persist: Vec<String>,
-    /// What is left out when a folder is deployed, in the patterns of `.gitignore`, beside those of a
-    /// `.hotctlignore` file within it. Default none.
+    /// What is left out when a folder is deployed, in the patterns of `.gitignore`, beside those of the
+    /// `.hotctlignore` files in its folders. Default none.
     pub ignore: Vec<String>,
     /// Command that runs once before a new release is started, in its folder and environment, such as
     /// `["./migrate"]`. If it fails, so does the deployment. Default `[]`: none.

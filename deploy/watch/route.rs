@@ -64,7 +64,8 @@ impl Route {
         route
     }
 
-    fn look(&mut self, folder: &Path, name: &Path) {
+    /// Watch this folder for this name in it, too.
+    pub fn look(&mut self, folder: &Path, name: &Path) {
         self.folders.insert(folder.to_path_buf());
         self.names.insert(name.to_path_buf());
     }

@@ -37,7 +37,7 @@ impl Snapshot {
     /// If something cannot be read; what is gone in that moment is no error.
     pub fn of(
         root: &Path,
-        without: Option<&Without>,
+        mut without: Option<&mut Without>,
         mut enter: impl FnMut(&Path),
     ) -> io::Result<Self> {
         let mut entries = BTreeMap::new();
@@ -62,16 +62,23 @@ impl Snapshot {
             let Some(listed) = there(fs::read_dir(&folder))? else {
                 continue;
             };
+            let mut found = Vec::new();
             for entry in listed {
                 let Some(entry) = there(entry)? else { continue };
-                let path = entry.path();
-                let Some(meta) = there(entry.metadata())? else {
-                    continue;
-                };
-                if without.is_some_and(|it| it.leaves_out(&path, meta.is_dir())) {
+                if let Some(meta) = there(entry.metadata())? {
+                    found.push((entry.file_name(), meta));
+                }
+            }
+            if let Some(without) = &mut without {
+                without.enter(&folder, found.iter().map(|(name, _)| name))?;
+            }
+            for (name, meta) in found {
+                let path = folder.join(&name);
+                let left_out = |it: &&mut Without| it.leaves_out(&path, meta.is_dir());
+                if without.as_ref().is_some_and(left_out) {
                     continue;
                 }
-                let inside = inside.join(entry.file_name());
+                let inside = inside.join(name);
                 if note(inside.clone(), &path, &meta) {
                     folders.push(inside);
                 }
