@@ -73,6 +73,7 @@ fn plan(site: &Site) -> Option<Plans> {
         watch: Plan {
             path,
             ignore,
+            never: vec![site.means.state.root().to_path_buf()],
             kind,
             settle: config.watch.settle,
             max_wait: config.watch.max_wait,
@@ -360,7 +361,7 @@ async fn put(site: &Arc<Site>, plans: &Plans) -> Result<Put, Refused> {
     let packed = tokio::task::spawn_blocking(move || match (&watched.kind, output) {
         (Kind::Sources { .. }, Some(output)) => pack::pack(&output, &ignore),
         (Kind::Sources { only, .. }, None) => {
-            pack::pack_sources(&watched.path, &watched.ignore, only)
+            pack::pack_sources(&watched.path, &watched.ignore, only, &watched.never)
         }
         (Kind::Output, _) => pack::pack(&watched.path, &ignore),
     })

@@ -64,18 +64,24 @@ pub fn pack(path: &Path, ignore: &[String]) -> Result<Packed, Refused> {
     file(&real, &meta, name, &shown.to_string())
 }
 
-/// Begin to read a folder of sources: without what is none, as a watch of sources leaves it out.
+/// Begin to read a folder of sources: without what is none, as a watch of sources leaves it out, and
+/// without `never`.
 ///
 /// # Errors
 /// As [`pack`].
-pub fn pack_sources(root: &Path, ignore: &[String], only: &[String]) -> Result<Packed, Refused> {
+pub fn pack_sources(
+    root: &Path,
+    ignore: &[String],
+    only: &[String],
+    never: &[PathBuf],
+) -> Result<Packed, Refused> {
     let shown = root.display().to_string();
     let failed = |cause: io::Error| Refused::new(format!("{shown}: {cause}"));
     let real = fs::canonicalize(root).map_err(failed)?;
     let name = real.file_name().unwrap_or_else(|| OsStr::new("app"));
     let name = name.to_string_lossy().into_owned();
     let without = Without::of_sources(&real, ignore, only, &shown)?;
-    Ok(folder(real, without, name))
+    Ok(folder(real, without.never(never), name))
 }
 
 fn file(path: &Path, meta: &Metadata, name: String, shown: &str) -> Result<Packed, Refused> {

@@ -35,6 +35,8 @@ pub struct Plan {
     pub path: PathBuf,
     /// What is left out of a folder, beside what each `.hotctlignore` in it says; as in a deploy.
     pub ignore: Vec<String>,
+    /// Absolute paths that are left out whatever any pattern says: what hotctl itself writes.
+    pub never: Vec<PathBuf>,
     /// What it is.
     pub kind: Kind,
     /// How long nothing may change before it counts as come to rest.

@@ -30,6 +30,7 @@ fn plan(path: &Path) -> Plan {
     Plan {
         path: path.to_path_buf(),
         ignore: Vec::new(),
+        never: Vec::new(),
         kind: Kind::Output,
         settle: SETTLE,
         max_wait: Duration::from_secs(1),

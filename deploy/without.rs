@@ -68,6 +68,8 @@ impl Only {
 #[derive(Debug, Clone)]
 pub(crate) struct Without {
     root: PathBuf,
+    /// Left out whatever a pattern says.
+    never: Vec<PathBuf>,
     /// What is configured, and then what the folders above say: the last that says anything counts.
     above: Vec<Gitignore>,
     /// What the folders within say, those that were entered: the deepest has the first word.
@@ -124,6 +126,7 @@ impl Without {
     ) -> Result<Self, Refused> {
         let mut without = Self {
             root: root.to_path_buf(),
+            never: Vec::new(),
             above: vec![patterns::configured(root, ignore)?],
             within: BTreeMap::new(),
             only: match only {
@@ -138,6 +141,15 @@ impl Without {
             .within
             .extend(said.map(|it| (root.to_path_buf(), it)));
         Ok(without)
+    }
+
+    /// The same, and these paths are left out whatever any pattern says; not the folder itself.
+    pub(crate) fn never<'a>(mut self, paths: impl IntoIterator<Item = &'a PathBuf>) -> Self {
+        let paths = paths.into_iter();
+        // By their real names, as the folder is.
+        let paths = paths.map(|path| path.canonicalize().unwrap_or_else(|_| path.clone()));
+        self.never.extend(paths.filter(|path| *path != self.root));
+        self
     }
 
     /// Hear what a folder within says of what is left out of it. To be asked before what is in it is;
@@ -184,6 +196,7 @@ impl Without {
             !is_dir && !only.matched_path_or_any_parents(path, is_dir).is_ignore()
         };
         NEVER.iter().any(|never| name == *never)
+            || self.never.iter().any(|never| path == never)
             || self.is_ignored(path, is_dir)
             || self.only.as_ref().is_some_and(unwanted)
     }

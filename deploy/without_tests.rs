@@ -163,21 +163,23 @@ fn what_is_said_above_counts_up_to_the_top_of_the_repository_only() {
 }
 
 #[test]
-fn what_is_configured_counts_least() {
+fn what_is_configured_counts_least_and_what_hotctl_writes_in_any_case() {
     let files = [
-        (".hotctlignore", "!a.log\n"),
+        (".hotctlignore", "!a.log\n!state\n"),
         ("a.log", ""),
         ("b.log", ""),
+        ("state/record", ""),
         ("target/app", ""),
         ("sub/target/app", ""),
     ];
     let (_temp, root) = tree(&files);
     let ignore = ["*.log".to_owned()];
+    let never = [root.join("state"), root.clone()];
     let without = Without::of_sources(&root, &ignore, &[], "src").unwrap();
-    assert_eq!(kept(&root, without), ["a.log"]);
+    assert_eq!(kept(&root, without.never(&never)), ["a.log"]);
     let without = Without::of(&root, &ignore, "out").unwrap();
     let all = ["a.log", "sub/target/app", "target/app"];
-    assert_eq!(kept(&root, without), all);
+    assert_eq!(kept(&root, without.never(&never)), all);
 }
 
 /// Somebody else's file that is no list of patterns leaves out nothing; ours is told.

@@ -11,7 +11,8 @@ use crate::form;
 /// `[service.NAME.build]` table. What the build leaves is deployed; where it fails, what is live stays.
 /// `settle` and `max_wait` are those of `watch`. What `.gitignore`, `.ignore` and `.hotctlignore` name,
 /// in any folder of `root` and above it up to the top of its repository, does not count as source, nor do
-/// `target`, `node_modules`, `__pycache__`, `.hotctl`, what editors put beside a file, and `output`.
+/// `target`, `node_modules`, `__pycache__`, `.hotctl`, what editors put beside a file, `output`, and the
+/// state of hotctl.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Build {

@@ -39,6 +39,8 @@ pub async fn watch(client: Client, asked: &cli::Watch, form: Form) -> Result<(),
         watch: Watch::begin(Plan {
             path: absolute,
             ignore: service.ignore.clone(),
+            // Not known here, and no part of what a build leaves.
+            never: Vec::new(),
             kind: Kind::Output,
             settle: asked.settle,
             max_wait: asked.max_wait,

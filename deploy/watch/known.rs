@@ -137,21 +137,14 @@ impl Verdict {
 impl Plan {
     /// What is left out of this folder.
     fn without(&self, folder: &Path, shown: &str) -> Result<Without, Refused> {
-        let Kind::Sources { only, output } = &self.kind else {
-            return Without::of(folder, &self.ignore, shown);
+        let (without, output) = match &self.kind {
+            Kind::Output => (Without::of(folder, &self.ignore, shown)?, None),
+            Kind::Sources { only, output } => (
+                Without::of_sources(folder, &self.ignore, only, shown)?,
+                output.as_ref(),
+            ),
         };
-        let mut ignore = self.ignore.clone();
-        // By its real name, as the folder is.
-        let output = output
-            .as_ref()
-            .map(|it| it.canonicalize().unwrap_or_else(|_| it.clone()));
-        let inside = output
-            .as_deref()
-            .and_then(|it| it.strip_prefix(folder).ok());
-        if let Some(inside) = inside.filter(|inside| !inside.as_os_str().is_empty()) {
-            ignore.push(format!("/{}", inside.display()));
-        }
-        Without::of_sources(folder, &ignore, only, shown)
+        Ok(without.never(self.never.iter().chain(output)))
     }
 
     /// The files that say what is left out, beside those in the folder itself.

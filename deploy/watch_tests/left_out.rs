@@ -128,3 +128,20 @@ async fn what_the_top_of_the_repository_says_counts_and_is_read_again() {
     let all = ["a.js", "dist/a.js"].map(PathBuf::from);
     assert_eq!(paths, all);
 }
+
+#[tokio::test]
+async fn what_hotctl_itself_writes_among_sources_is_none() {
+    let (_temp, root) = temp();
+    write(&root.join("a.js"), "x");
+    write(&root.join(".ignore"), "!*\n");
+    let mut plan = sources(&root);
+    plan.never = vec![root.join("kept/state [1]")];
+    let (mut watch, ..) = begin(plan).await;
+    let own = [
+        "out",
+        "kept/state [1]/record",
+        "kept/state [1]/logs/build.log",
+    ];
+    counts_for_nothing(&mut watch, &root, &own).await;
+    counts(&mut watch, &root, &["a.js", "kept/a.js"]).await;
+}
