@@ -10,6 +10,7 @@ mod ears;
 mod known;
 mod route;
 mod snapshot;
+mod stamp;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -184,7 +185,7 @@ struct Look {
 
 async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
     let (ears, mut heard) = Ears::open(plan.explain);
-    let Some(Look { mut ears, mut seen }) = look(&plan, ears).await else {
+    let Some(Look { mut ears, mut seen }) = look(&plan, &Snapshot::default(), ears).await else {
         return;
     };
     if let (Kind::Sources { .. }, Ok(seen)) = (&plan.kind, &mut seen) {
@@ -240,7 +241,8 @@ async fn run(plan: Plan, tell: mpsc::Sender<Told>) {
         .await;
         watcher.since = watcher.since.or(debounce.since());
         debounce.looked();
-        let Some(Look { ears: same, seen }) = look(&plan, ears).await else {
+        let Some(Look { ears: same, seen }) = look(&plan, &watcher.known.snapshot, ears).await
+        else {
             return;
         };
         ears = same;
@@ -326,10 +328,10 @@ impl Watcher {
 }
 
 /// Look, away from the threads that serve, and watch every folder that is kept.
-async fn look(plan: &Plan, mut ears: Ears) -> Option<Look> {
-    let plan = plan.clone();
+async fn look(plan: &Plan, before: &Snapshot, mut ears: Ears) -> Option<Look> {
+    let (plan, before) = (plan.clone(), before.clone());
     let looked = tokio::task::spawn_blocking(move || {
-        let seen = Known::look(&plan, &mut ears).map_err(|refused| refused.text);
+        let seen = Known::look(&plan, &before, &mut ears).map_err(|refused| refused.text);
         Look { ears, seen }
     });
     // Only where the runtime ends.

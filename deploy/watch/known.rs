@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::ears::{Ears, Heard};
 use super::route::Route;
 use super::snapshot::{self, Snapshot};
+use super::stamp::Reads;
 use super::{Kind, Plan};
 use crate::refused::Refused;
 use crate::without::Without;
@@ -17,11 +18,11 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Look, and watch every folder that is kept.
+    /// Look, where `before` was there when it was looked last, and watch every folder that is kept.
     ///
     /// # Errors
     /// If it cannot be looked at, or a pattern is none.
-    pub(super) fn look(plan: &Plan, ears: &mut Ears) -> Result<Self, Refused> {
+    pub(super) fn look(plan: &Plan, before: &Snapshot, ears: &mut Ears) -> Result<Self, Refused> {
         let mut route = Route::to(&plan.path);
         let shown = plan.path.display().to_string();
         let folder = route.end.clone().filter(|end| end.is_dir());
@@ -37,7 +38,7 @@ impl Known {
         };
         let snapshot = match &route.end {
             None => Ok(Snapshot::default()),
-            Some(end) => Snapshot::of(end, without.as_mut(), |folder| {
+            Some(end) => Snapshot::of(end, without.as_mut(), plan.reads(), before, |folder| {
                 wanted.insert(folder.to_path_buf());
                 ears.watch(folder);
             }),
@@ -145,6 +146,14 @@ impl Plan {
             ),
         };
         Ok(without.never(self.never.iter().chain(output)))
+    }
+
+    /// Of which files the bytes are read.
+    fn reads(&self) -> Reads {
+        match self.kind {
+            Kind::Output => Reads::Doubtful,
+            Kind::Sources { .. } => Reads::Changed,
+        }
     }
 
     /// The files that say what is left out, beside those in the folder itself.

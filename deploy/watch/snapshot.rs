@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use super::stamp::{Look, Reads, Stamp};
 use crate::sys;
 use crate::without::Without;
 
@@ -16,34 +16,24 @@ pub struct Snapshot {
     entries: BTreeMap<PathBuf, Stamp>,
 }
 
-/// What tells one content from another without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Stamp {
-    Folder,
-    File {
-        size: u64,
-        /// Seconds and nanoseconds.
-        modified: (i64, i64),
-        inode: (u64, u64),
-        executable: bool,
-    },
-    Link(PathBuf),
-}
-
 impl Snapshot {
-    /// Of a file or folder. `enter` is called for each folder before it is read.
+    /// Of a file or folder, where `before` was there when it was looked last. `enter` is called for each
+    /// folder before it is read.
     ///
     /// # Errors
     /// If something cannot be read; what is gone in that moment is no error.
     pub fn of(
         root: &Path,
         mut without: Option<&mut Without>,
+        reads: Reads,
+        before: &Self,
         mut enter: impl FnMut(&Path),
     ) -> io::Result<Self> {
+        let look = Look::now(reads);
         let mut entries = BTreeMap::new();
         let mut folders = Vec::new();
         let mut note = |inside: PathBuf, path: &Path, meta: &Metadata| {
-            let Some(stamp) = Stamp::of(path, meta) else {
+            let Some(stamp) = look.stamp(path, meta, before.entries.get(&inside)) else {
                 return false;
             };
             let is_folder = stamp == Stamp::Folder;
@@ -96,7 +86,8 @@ impl Snapshot {
     pub fn since<'a>(&'a self, before: &'a Self) -> Vec<&'a Path> {
         let other = self.entries.iter().filter(|(path, stamp)| {
             // A folder is its content.
-            before.entries.get(*path) != Some(*stamp)
+            let before = before.entries.get(*path);
+            !before.is_some_and(|before| before.is_as(stamp))
         });
         let gone = before.entries.keys();
         let gone = gone.filter(|path| !self.entries.contains_key(*path));
@@ -129,29 +120,11 @@ impl Snapshot {
     /// The first of these files that somebody has open for writing.
     pub fn first_open<'a>(&self, root: &Path, among: &[&'a Path]) -> Option<&'a Path> {
         let is_open = |inside: &&&Path| {
-            matches!(self.entries.get(**inside), Some(Stamp::File { .. }))
+            matches!(self.entries.get(**inside), Some(Stamp::File(_)))
                 && File::open(within(root, inside))
                     .is_ok_and(|file| sys::writers(&file) == sys::Writers::Some)
         };
         among.iter().find(is_open).copied()
-    }
-}
-
-impl Stamp {
-    /// None for what is of this machine and not of a release: sockets, pipes, devices.
-    fn of(path: &Path, meta: &Metadata) -> Option<Self> {
-        if meta.is_dir() {
-            return Some(Self::Folder);
-        }
-        if meta.is_symlink() {
-            return Some(Self::Link(fs::read_link(path).unwrap_or_default()));
-        }
-        meta.is_file().then(|| Self::File {
-            size: meta.size(),
-            modified: (meta.mtime(), meta.mtime_nsec()),
-            inode: (meta.dev(), meta.ino()),
-            executable: meta.permissions().mode() & 0o111 != 0,
-        })
     }
 }
 
