@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod daemon;
 pub mod desk;
 pub mod eventually;
+pub mod follower;
 pub mod http;
 pub mod ledger;
 pub mod leftovers;
@@ -17,6 +18,7 @@ pub mod outcomes;
 pub mod program;
 pub mod rest;
 pub mod sample;
+pub mod saves;
 pub mod status;
 pub mod websocket;
 
