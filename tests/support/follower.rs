@@ -61,22 +61,34 @@ impl Follower {
     /// Of the folder at `place`, within that of the daemon; what is live answers its hash.
     #[track_caller]
     pub fn of_tree(kind: Kind, place: &str) -> Self {
+        Self::of_tree_through(&[], kind, place)
+    }
+
+    /// The same, the daemon started by these words.
+    #[track_caller]
+    pub fn of_tree_through(through: &[&str], kind: Kind, place: &str) -> Self {
         let start = format!("exec {} --version-text", sample::sample().display());
         let make = format!(
             "printf '#!/bin/sh\\n{start} %s\\n' \"$(sh \"$here/hash.sh\")\" > \"$here/new\""
         );
         let run = format!("{start} \"$(sh \"$(dirname \"$0\")/hash.sh\")\"\n");
-        Self::start(kind, place, &make, &[("start.sh", &run)])
+        Self::start(through, kind, place, &make, &[("start.sh", &run)])
     }
 
     /// Of the one file at `place`, an executable as [`app`] says.
     #[track_caller]
     pub fn of_file(kind: Kind, place: &str) -> Self {
         let make = "cp \"$file\" \"$here/new\"";
-        Self::start(kind, place, make, &[])
+        Self::start(&[], kind, place, make, &[])
     }
 
-    fn start(kind: Kind, place: &str, make: &str, files: &[(&str, &str)]) -> Self {
+    fn start(
+        through: &[&str],
+        kind: Kind,
+        place: &str,
+        make: &str,
+        files: &[(&str, &str)],
+    ) -> Self {
         let settle = SETTLE.as_millis();
         let is_file = files.is_empty();
         let config = match kind {
@@ -105,7 +117,8 @@ impl Follower {
         );
         let mut all = vec![("build.sh", build.as_str()), ("hash.sh", HASH)];
         all.extend(files);
-        let daemon = Daemon::start_with(&web(&format!("keep_warm = \"0s\"\n{config}")), &all);
+        let config = web(&format!("keep_warm = \"0s\"\n{config}"));
+        let daemon = Daemon::start_through(through, &config, &all);
         let place = daemon.folder().join(place);
         Self {
             daemon,
