@@ -14,6 +14,8 @@ use crate::tree::Place;
 mod health;
 mod service;
 
+pub use service::is_own_variable;
+
 /// A rule that is broken.
 #[derive(Debug)]
 pub(crate) struct Finding {

@@ -17,7 +17,7 @@ use crate::tree::{Entry, Node, Place, Step, Value};
 
 /// Reads a type from a tree. Ends at the first value that is wrong.
 pub(crate) fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, Wrong> {
-    T::deserialize(node).map_err(|mut wrong| {
+    T::deserialize(Reader(node)).map_err(|mut wrong| {
         // It was filled on the way up.
         wrong.place.0.reverse();
         wrong
@@ -70,18 +70,21 @@ impl Wrong {
     }
 }
 
-impl<'de> Deserializer<'de> for &'de Node {
+/// A node that is read. A type of its own: how that goes is nobody else's concern.
+struct Reader<'de>(&'de Node);
+
+impl<'de> Deserializer<'de> for Reader<'de> {
     type Error = Wrong;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match &self.value {
+        match &self.0.value {
             Value::Text(text) => visitor.visit_str(text),
             Value::Whole(number) => visitor.visit_i64(*number),
             Value::Flag(flag) => visitor.visit_bool(*flag),
             Value::List(nodes) => visitor.visit_seq(Elements(nodes.iter().enumerate())),
             Value::Table(entries) => visitor.visit_map(Entries(entries.iter(), None)),
             Value::Nothing | Value::Odd(..) | Value::Refused => Err(Wrong::invalid_type(
-                Unexpected::Other(self.value.what()),
+                Unexpected::Other(self.0.value.what()),
                 &visitor,
             )),
         }
@@ -93,14 +96,14 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.value {
+        match self.0.value {
             Value::List(_) => self.deserialize_any(visitor),
             _ => Err(Wrong::new(Why::Kind(Due::List))),
         }
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.value {
+        match self.0.value {
             Value::Table(_) => self.deserialize_any(visitor),
             _ => Err(Wrong::new(Why::Kind(Due::Table))),
         }
@@ -116,7 +119,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     fn deserialize_u32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.value {
+        match self.0.value {
             Value::Whole(number) => match u32::try_from(number) {
                 Ok(number) => visitor.visit_u32(number),
                 Err(_) if number < 0 => Err(Wrong::custom("below 0")),
@@ -127,7 +130,7 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 
     fn deserialize_u64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Wrong> {
-        match self.value {
+        match self.0.value {
             Value::Whole(number) => match u64::try_from(number) {
                 Ok(number) => visitor.visit_u64(number),
                 Err(_) => Err(Wrong::custom("below 0")),
@@ -142,7 +145,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         known: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Wrong> {
-        match &self.value {
+        match &self.0.value {
             Value::Text(text) => visitor.visit_enum(text.as_str().into_deserializer()),
             _ => Err(Wrong::new(Why::Choice(known))),
         }
@@ -177,7 +180,7 @@ impl<'de> SeqAccess<'de> for Elements<'de> {
         else {
             return Ok(None);
         };
-        seed.deserialize(node)
+        seed.deserialize(Reader(node))
             .map(Some)
             .map_err(|wrong| wrong.below(Step::Index(index)))
     }
@@ -211,7 +214,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         let Some(entry) = self.1.take() else {
             return Err(Wrong::custom("a value without its key"));
         };
-        seed.deserialize(&entry.node)
+        seed.deserialize(Reader(&entry.node))
             .map_err(|wrong| wrong.below(Step::Key(entry.key.clone())))
     }
 }

@@ -21,10 +21,11 @@ mod read;
 mod schema;
 mod source;
 pub mod suggest;
-mod tree;
+pub mod tree;
 pub mod units;
 
 pub use address::Address;
+pub use check::is_own_variable;
 pub use error::{Invalid, Problem, Problems};
 pub use file::{
     AccessLog, AddressKind, Admin, Config, Control, Drain, Health, HealthKind, Limits, Listen,
@@ -33,7 +34,7 @@ pub use file::{
 pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 pub use pattern::{HostPattern, PathPrefix, StatusSet};
 pub use read::{EXAMPLE, find, parse, read, single};
-pub use source::Format;
+pub use source::{Format, load};
 pub use units::{brief, parse_bytes, parse_duration, show_bytes, show_duration};
 
 pub use ipnet::IpNet;

@@ -23,6 +23,18 @@ impl Format {
             _ => Self::Toml,
         }
     }
+
+    /// A text that is written so, as a tree whose values know their lines. `file` is for the messages.
+    ///
+    /// # Errors
+    /// What the format forbids.
+    pub fn tree(self, text: &str, file: &Path) -> Result<Node, Problems> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        match self {
+            Self::Toml => tree::from_toml(text, file),
+            Self::Json => tree::from_json(text, file),
+        }
+    }
 }
 
 /// A file of a configuration.
@@ -42,11 +54,7 @@ impl Source {
 
     /// Its text, as a tree.
     pub(crate) fn tree(&self, text: &str) -> Result<Node, Problems> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        match self.format {
-            Format::Toml => tree::from_toml(text, &self.file),
-            Format::Json => tree::from_json(text, &self.file),
-        }
+        self.format.tree(text, &self.file)
     }
 
     /// Where a path that is written in it begins.
@@ -59,7 +67,10 @@ impl Source {
 }
 
 /// The text of a file.
-pub(crate) fn load(path: &Path) -> Result<String, Problems> {
+///
+/// # Errors
+/// It cannot be read, or is not UTF-8.
+pub fn load(path: &Path) -> Result<String, Problems> {
     let bytes = std::fs::read(path).map_err(|error| {
         let hint = (error.kind() == ErrorKind::NotFound).then_some("hotctl init writes one");
         about(path, format!("cannot be read: {error}"), hint)

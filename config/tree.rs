@@ -15,18 +15,25 @@ use toml::de::{DeTable, DeValue};
 
 use crate::error::{Problem, Problems};
 
-/// A value and the line where it begins, from 1.
+/// A value and the line where it begins.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub struct Node {
+    /// From 1.
     pub line: usize,
+    /// What stands there.
     pub value: Value,
 }
 
+/// What TOML and JSON can both say.
 #[derive(Debug)]
-pub(crate) enum Value {
+pub enum Value {
+    /// A string.
     Text(String),
+    /// A whole number of 64 bits.
     Whole(i64),
+    /// True or false.
     Flag(bool),
+    /// An array.
     List(Vec<Node>),
     /// In the order of the file where the format keeps it.
     Table(Vec<Entry>),
@@ -38,10 +45,14 @@ pub(crate) enum Value {
     Refused,
 }
 
+/// One field of a table.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
+    /// Its name.
     pub key: String,
+    /// Where the name stands, from 1.
     pub line: usize,
+    /// Its value.
     pub node: Node,
 }
 
@@ -112,7 +123,7 @@ impl Node {
 
 impl Value {
     /// What it is, for messages.
-    pub(crate) fn what(&self) -> &'static str {
+    pub fn what(&self) -> &'static str {
         match self {
             Self::Text(_) => "a string",
             Self::Whole(_) => "a number",
@@ -126,7 +137,7 @@ impl Value {
     }
 
     /// As it would be written, on one line and not too long. `None` for tables.
-    pub(crate) fn shown(&self) -> Option<String> {
+    pub fn shown(&self) -> Option<String> {
         const LONG: usize = 80;
         let mut shown = match self {
             Self::Text(text) => format!("{text:?}"),

@@ -242,7 +242,7 @@ impl Rules {
             if name.is_empty() || name.contains(['=', '\0']) {
                 let reason = "a name is not empty, and has neither \"=\" nor NUL";
                 self.refuse(place, reason, "NAME = \"value\"");
-            } else if is_own(name) {
+            } else if is_own_variable(name) {
                 let reason = "hotctl sets it for each process";
                 self.refuse(place, reason, "leave it out");
             } else if value.contains('\0') {
@@ -350,8 +350,8 @@ impl Rules {
     }
 }
 
-/// Whether hotctl sets a variable itself, or means something by it.
-fn is_own(name: &str) -> bool {
+/// Whether hotctl sets a variable of a process itself, or means something by it: `env` cannot have it.
+pub fn is_own_variable(name: &str) -> bool {
     matches!(name, "PORT" | "HOST" | "SOCKET" | "NOTIFY_SOCKET")
         || name.starts_with("LISTEN_")
         || name.starts_with("HOTCTL_")
