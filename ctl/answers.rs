@@ -1,6 +1,8 @@
 //! What commands answer in JSON beside the shapes of the control API. A documented contract, as
 //! those are: fields are added, never changed.
 
+use std::fmt;
+
 use hotctl_config::names::{ReleaseId, ServiceName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -33,6 +35,37 @@ pub struct Checked {
 pub struct Written {
     /// The files.
     pub files: Vec<String>,
+    /// With `init --from`: what of that file has no equivalent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmapped: Vec<Unmapped>,
+}
+
+/// What a configuration of another tool says, and hotctl has no equivalent for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Unmapped {
+    /// The file it stands in, as it was named.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The setting, such as `build.poll`.
+    pub field: String,
+    /// Its value, as it would be written.
+    pub value: String,
+    /// Why there is none, and what there is instead.
+    pub reason: String,
+}
+
+impl fmt::Display for Unmapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            line,
+            field,
+            value,
+            reason,
+        } = self;
+        write!(f, "{file}:{line}: {field} = {value}: {reason}")
+    }
 }
 
 /// `hotctl version --json`.

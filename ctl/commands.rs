@@ -15,7 +15,7 @@ use crate::api::{ServiceStatus, Status};
 use crate::cli::{Cli, Command, Form};
 use crate::client::Client;
 use crate::fault::Fault;
-use crate::{daemon, dev, doctor, print};
+use crate::{daemon, dev, doctor, init, print};
 use orders::Begun;
 
 /// Do what the command line says.
@@ -36,7 +36,7 @@ pub fn run(cli: &Cli) -> Result<(), Fault> {
         }
         Command::Dev(asked) => dev::run(&cli.places, asked),
         Command::Check(check) => local::check(check, form),
-        Command::Init(init) => local::init(init, form),
+        Command::Init(asked) => init::run(asked, form),
         Command::Systemd(asked) => local::systemd(asked),
         Command::Alerts => local::alerts(),
         Command::Completions(completions) => local::completions(completions),
@@ -154,7 +154,14 @@ fn with_query(path: &str, query: &impl Serialize) -> Result<String, Fault> {
 }
 
 /// Answer: as JSON, or in these words.
-fn answer(form: Form, value: &impl Serialize, words: impl FnOnce() -> String) -> Result<(), Fault> {
+///
+/// # Errors
+/// If it cannot be printed.
+pub fn answer(
+    form: Form,
+    value: &impl Serialize,
+    words: impl FnOnce() -> String,
+) -> Result<(), Fault> {
     match form {
         Form::Words => say(&words()),
         Form::Json => {

@@ -19,6 +19,7 @@ mod follow;
 mod hands;
 mod history;
 mod house;
+mod init;
 mod journal;
 mod log;
 mod metrics;

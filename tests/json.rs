@@ -77,6 +77,8 @@ fn every_command_that_looks_answers_as_its_schema_says() {
     whole(&["log-level", "debug"], "log-level");
     whole(&["check"], "check");
     whole(&["init", "fresh.toml"], "init");
+    std::fs::write(daemon.folder().join("Procfile"), "web: a $PORT\n# end\n").unwrap();
+    whole(&["init", "made.toml", "--from", "Procfile"], "init");
     std::fs::create_dir(daemon.folder().join("man")).unwrap();
     whole(&["man", "--out", "man"], "man");
     eventually("the app has written something", || {

@@ -18,6 +18,7 @@ mod farewells;
 mod faults;
 mod flips;
 mod hangs;
+mod init;
 mod instruments;
 mod json;
 mod metrics;

@@ -299,10 +299,23 @@ pub struct Check {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  hotctl init                       every field, with its default
+  hotctl init --from Procfile       what that says, each process a service
+  hotctl init --from .air.toml      or nodemon.json, or package.json
+  hotctl init shop.toml --from shop/Procfile
+
+The name of the file tells what it is: Procfile, Procfile.dev and so on, .air.toml, nodemon.json,
+or a package.json with nodemonConfig or scripts. Where each value came from stands beside it. What
+has no equivalent is printed, with the reason, and stands at the end of what is written.")]
 pub struct Init {
     /// Where to write it; an existing file is never overwritten
     #[arg(default_value = "hotctl.toml")]
     pub path: PathBuf,
+    /// Begin with what the configuration of another tool says
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {

@@ -1,7 +1,5 @@
 //! The commands that need no daemon: about files, and about hotctl itself.
 
-use std::fs;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory as _, ValueEnum as _};
@@ -37,26 +35,6 @@ pub fn check(check: &cli::Check, form: Form) -> Result<(), Fault> {
         let services: Vec<&str> = checked.services.iter().map(ServiceName::as_str).collect();
         format!("{}: good; services: {}", checked.file, services.join(", "))
     })
-}
-
-/// `hotctl init`.
-pub fn init(init: &cli::Init, form: Form) -> Result<(), Fault> {
-    let file = init.path.display().to_string();
-    let written = fs::File::create_new(&init.path)
-        .and_then(|mut file| file.write_all(hotctl_config::EXAMPLE.as_bytes()));
-    match written {
-        Ok(()) => {
-            let written = Written { files: vec![file] };
-            answer(form, &written, || {
-                format!("wrote {}; read it, then `hotctl serve`", written.files[0])
-            })
-        }
-        Err(cause) if cause.kind() == io::ErrorKind::AlreadyExists => Err(Fault::config(format!(
-            "{file}: is there already, and is not overwritten"
-        ))
-        .hint("name another file: hotctl init FILE")),
-        Err(cause) => Err(Fault::config(format!("{file}: {cause}"))),
-    }
 }
 
 /// `hotctl alerts`.
@@ -144,6 +122,7 @@ pub fn man(asked: &cli::Man, form: Form) -> Result<(), Fault> {
         files: files
             .map(|file| folder.join(file).display().to_string())
             .collect(),
+        unmapped: Vec::new(),
     };
     answer(form, &written, || {
         format!("wrote {} pages into {shown}", written.files.len())

@@ -104,7 +104,8 @@ fn in_place(folder: &Path, run: Vec<String>, own: Vec<String>) -> Service {
     }
 }
 
-fn sources(own: &[&str]) -> Vec<String> {
+/// What counts as source, with more of its own kind.
+pub fn sources(own: &[&str]) -> Vec<String> {
     let all = own.iter().chain(&SOURCES);
     all.map(|pattern| (*pattern).to_owned()).collect()
 }
@@ -344,7 +345,7 @@ fn with_port(mut service: Service, usual: u16, source: &Path, mut said: Vec<Stri
 }
 
 /// The port that a program names where it listens, if it does not ask for another.
-fn fixed_port(text: &str) -> Option<NonZeroU16> {
+pub fn fixed_port(text: &str) -> Option<NonZeroU16> {
     if text.contains("PORT") {
         return None;
     }
