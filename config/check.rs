@@ -181,19 +181,16 @@ impl Rules {
         }
         // A deploy needs its ports beside those of all the live releases, which is all that is sure:
         // those that drain have theirs too, and a deploy waits for one of them if it must.
-        let instances = |(name, service): (&ServiceName, &Service)| match service.address {
-            AddressKind::Port | AddressKind::Socket if service.http => {
-                (service.instances.get(), name.to_string())
-            }
-            _ => (0, name.to_string()),
-        };
-        let live: u32 = config.services.iter().map(instances).map(|(n, _)| n).sum();
-        let most = config.services.iter().map(instances).max();
+        let needs =
+            |(name, service): (&ServiceName, &Service)| (service.leased_ports(), name.to_string());
+        let live = config.services.iter().map(|it| needs(it).0);
+        let live = live.fold(0, u32::saturating_add);
+        let most = config.services.iter().map(needs).max();
         if let Some((more, name)) = most
-            && ports.count() < live + more
+            && ports.count() < live.saturating_add(more)
         {
             let reason = format!(
-                "{} ports for {live} processes: a deploy of {name} needs {more} more",
+                "{} ports, and what is live takes {live}: a deploy of {name} needs {more} more",
                 ports.count()
             );
             let services = Place::default().key("service");

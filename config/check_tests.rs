@@ -115,7 +115,7 @@ fn values_that_make_no_sense_are_refused() {
         &format!("ports = \"1000-1000\"\nthreads = 1025\n{LEAST}"),
         &[
             r#"hotctl.toml:1: ports: "1000-1000": ports below 1024 are for the system -> such as "20000-29999""#,
-            r#"hotctl.toml:1: ports: "1000-1000": 1 ports for 1 processes: a deploy of web needs 1 more (line 4) -> a wider range, such as "20000-29999""#,
+            r#"hotctl.toml:1: ports: "1000-1000": 1 ports, and what is live takes 1: a deploy of web needs 1 more (line 4) -> a wider range, such as "20000-29999""#,
             "hotctl.toml:2: threads: 1025: above 1024 -> leave it out for one for each core",
         ],
     );

@@ -17,6 +17,7 @@ mod include;
 pub mod names;
 pub mod pattern;
 mod phrase;
+mod port_name;
 mod read;
 mod schema;
 mod source;
@@ -33,6 +34,7 @@ pub use file::{
 };
 pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 pub use pattern::{HostPattern, PathPrefix, StatusSet};
+pub use port_name::PortName;
 pub use read::{EXAMPLE, find, parse, read, single};
 pub use source::{Format, load};
 pub use units::{brief, parse_bytes, parse_duration, show_bytes, show_duration};

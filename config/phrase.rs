@@ -3,7 +3,7 @@
 use crate::check::Finding;
 use crate::decode::{Due, Why, Wrong};
 use crate::error::{Invalid, Problem};
-use crate::file::fields;
+use crate::file::{PortRange, fields};
 use crate::include::Sources;
 use crate::source::Format;
 use crate::suggest::{listed, nearest};
@@ -166,6 +166,14 @@ fn remedy(due: &Due, value: &Value, place: &Place, format: Format) -> Option<Str
                 .map(|word| format!("{word:?}"))
                 .collect();
             Some(format!("[{}]", words.join(", ")))
+        }
+        (Due::List, Value::Text(range))
+            if name == "ports" && range.parse::<PortRange>().is_ok() =>
+        {
+            Some("ports at the top of the file, above every table, is the range".into())
+        }
+        (Due::Other(_), Value::List(_)) if place.0.len() == 1 && name == "ports" => {
+            Some("names of ports are for a service: ports in [service.NAME]".into())
         }
         (Due::List, Value::Text(_)) => value.shown().map(|shown| format!("[{shown}]")),
         (Due::Table, Value::List(_)) if name == "service" => {

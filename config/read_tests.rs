@@ -253,7 +253,7 @@ fn a_field_in_the_wrong_table_is_told_the_right_one() {
         "interval = \"1s\"\nfoo = 1\nhealth = \"tcp\"\n",
         &[
             "hotctl.toml:3: service.web.interval: unknown field -> interval in [service.web.health]",
-            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases", "watch" or "build""#,
+            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases", "watch" or "build""#,
             r#"hotctl.toml:5: service.web.health: "tcp": a string, where a table is due -> health.kind = "tcp""#,
         ],
     );

@@ -8,6 +8,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use crate::address::Address;
 use crate::names::{Digest, ReleaseId, ServiceName, Slot};
+use crate::port_name::PortName;
 
 /// Text of one form. The pattern is what the parser takes, as far as a pattern can say it.
 fn text(what: &str, example: &str, pattern: Option<&str>) -> RefOr<Schema> {
@@ -52,6 +53,12 @@ text_schema!(
     "The digest of a release's content (BLAKE3).",
     "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262",
     Some("^[0-9a-f]{64}$")
+);
+text_schema!(
+    PortName,
+    "The name of a port beside the address.",
+    "debug",
+    Some("^[a-z][a-z0-9_]{0,31}$")
 );
 text_schema!(
     Address,

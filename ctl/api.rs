@@ -5,10 +5,11 @@ mod config;
 mod events;
 mod record;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use hotctl_config::Address;
 use hotctl_config::names::{Digest, ReleaseId, ServiceName, Slot};
+use hotctl_config::{Address, PortName};
 use hotctl_deploy::diagnosis::Diagnosis;
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
@@ -295,6 +296,9 @@ pub struct RunningRelease {
     /// Its address; of several instances, the first.
     #[schema(value_type = String)]
     pub address: Address,
+    /// Its further ports, by name; of several instances, those of the first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<PortName, u16>,
     /// The app's process, of several the first; none while it is being started again.
     pub pid: Option<u32>,
     /// Since the process started; of several, the first.
@@ -319,6 +323,9 @@ pub struct InstanceStatus {
     /// Its address.
     #[schema(value_type = String)]
     pub address: Address,
+    /// Its further ports, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<PortName, u16>,
     /// The process; none while it is being started again.
     pub pid: Option<u32>,
     /// `starting`, `up`, `unhealthy`, `replacing`, `dead`, or `failed` when it ends again and again.

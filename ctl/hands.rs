@@ -142,6 +142,7 @@ impl DeployHands {
             release: self.to.release_of(&self.site.name),
             deployment: self.deployment,
             address: first.address.clone(),
+            ports: first.ports.clone(),
             pid: first.process.pid(),
             instances: launched.instances.len(),
             start_ms: ms(*start),

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod build;
+mod named;
 mod net;
 mod owner;
 mod place;

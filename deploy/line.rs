@@ -15,8 +15,9 @@ use rustix::net::{
 
 /// More than any line that is sent.
 const LINE: usize = 16 * 1024 * 1024;
-/// How many descriptors may come with a line.
-const DESCRIPTORS: usize = 4;
+/// How many descriptors may come with a line: a socket, and the leases of a port and of further ones, of
+/// which a configuration can name 8.
+const DESCRIPTORS: usize = 12;
 
 /// One end.
 #[derive(Debug)]

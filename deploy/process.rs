@@ -47,6 +47,8 @@ pub struct Spec {
     /// A listening socket that it inherits as descriptor 3, in the way of systemd: `LISTEN_FDS`,
     /// `LISTEN_PID` and `LISTEN_FDNAMES` say so in its environment.
     pub listener: Option<Listener>,
+    /// Ports beside its address that it was given: that it listens there too is as it should be.
+    pub ports: Vec<u16>,
     /// Whether it is told of a socket to say that it is ready.
     pub notify: Notify,
     /// As whom it runs, and how much it may take.
@@ -65,8 +67,8 @@ pub struct Outlive {
     pub name: String,
     /// What the next daemon is told of it; for a shim it means nothing.
     pub note: String,
-    /// The lease of its port, which then lasts as long as the app.
-    pub lease: Option<Lease>,
+    /// The leases of its ports, which then last as long as the app.
+    pub leases: Vec<Lease>,
 }
 
 /// Whether a process has a `NOTIFY_SOCKET` in its environment (sd_notify(3)).
@@ -295,6 +297,7 @@ impl fmt::Debug for Spec {
             .field("log_size", &self.log_size)
             .field("log_files", &self.log_files)
             .field("listener", &self.listener)
+            .field("ports", &self.ports)
             .field("notify", &self.notify)
             .field("confines", &self.confines)
             .field("outlive", &self.outlive)

@@ -269,9 +269,12 @@ impl Proof<'_> {
             self.elsewhere = sockets::listening(&self.process.pids());
             let here = self.address;
             let ports_only = here.port().is_some();
-            // A unix socket beside a port is something of its own, as a rule.
-            self.elsewhere
-                .retain(|there| there != here && !(ports_only && there.port().is_none()));
+            // A unix socket beside a port is something of its own, as a rule; a debugger may be there
+            // before the app is.
+            self.elsewhere.retain(|there| match there.port() {
+                Some(port) => there != here && !self.spec.ports.contains(&port),
+                None => there != here && !ports_only,
+            });
         }
     }
 

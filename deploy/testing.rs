@@ -35,6 +35,7 @@ impl House {
             log_size: 16 << 20,
             log_files: 1,
             listener: None,
+            ports: Vec::new(),
             notify: Notify::No,
             confines: Confines::default(),
             outlive: None,

@@ -127,6 +127,32 @@ fn an_app_that_ignores_port_is_replaced_while_requests_wait() {
 }
 
 #[test]
+fn a_debugger_that_listens_before_the_app_is_not_taken_for_it() {
+    let config = "[[listen]]\naddress = \"127.0.0.1:0\"\n\
+        [service.web]\nports = [\"debug\"]\nrun = [\"node\", \"--inspect={port.debug}\", \"index.js\"]\n\
+        [service.web.build]\nroot = \".\"\nwatch = [\"*.js\"]\n";
+    // Longer than it takes to be seen to listen elsewhere.
+    let slow = format!("setTimeout(() => {{\n{NODE}}}, 1500);\n");
+    let desk = Desk::open(&[("hotctl.toml", config), ("index.js", &slow)], &[]);
+    desk.answers("v1\n");
+    // Both run for a moment, each with a debugger.
+    desk.save("index.js", &slow.replace("v1", "v2"));
+    desk.answers("v2\n");
+    desk.says("web@2 live in");
+    let said = desk.close();
+    let port = |release: &str| {
+        let line = said.lines().find(|line| line.contains(release)).unwrap();
+        line.rsplit("; debug ")
+            .next()
+            .unwrap()
+            .parse::<u16>()
+            .unwrap()
+    };
+    assert_ne!(port("web@1 live in"), port("web@2 live in"), "{said}");
+    assert!(!said.contains("whatever PORT says"), "{said}");
+}
+
+#[test]
 fn services_of_a_configuration_run_side_by_side_or_some_of_them() {
     let config = "[[listen]]\naddress = \"127.0.0.1:0\"\n\
         [service.web.build]\nroot = \"web\"\n[service.web]\nrun = [\"python3\", \"app.py\"]\n\

@@ -26,6 +26,7 @@ mod net;
 mod notify;
 mod orders;
 mod parking;
+mod ports;
 mod readme;
 mod real_apps;
 mod recovery;

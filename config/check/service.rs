@@ -5,11 +5,16 @@ use std::time::Duration;
 
 use crate::check::Rules;
 use crate::file::{AddressKind, Drain, Health, HealthKind, Limits, Logs, Service};
+use crate::port_name::PortName;
+use crate::suggest::nearest;
 use crate::tree::Place;
 use crate::units::{show_bytes, show_duration};
 
 /// The most processes of one release.
 const MOST_INSTANCES: u32 = 64;
+
+/// The most further ports of one process: each is a descriptor that its shim keeps.
+const MOST_PORTS: usize = 8;
 
 /// The most requests that may wait.
 const MOST_PARKED: u32 = 1_000_000;
@@ -48,6 +53,7 @@ impl Rules {
             true => {}
             false => self.worker(at, service),
         }
+        self.named_ports(at, service);
         self.commands(at, service);
         self.environment(at, service);
         self.path(at.key("env_file"), service.env_file.as_deref());
@@ -170,6 +176,32 @@ impl Rules {
         }
     }
 
+    fn named_ports(&mut self, at: &Place, service: &Service) {
+        let (place, ports) = (at.key("ports"), &service.ports);
+        self.once(&place, ports);
+        if ports.len() > MOST_PORTS {
+            let reason = format!("more than {MOST_PORTS}");
+            self.refuse(place.clone(), reason, "leave out what can share one");
+        }
+        let names: Vec<&str> = ports.iter().map(PortName::as_str).collect();
+        for (words, command) in [
+            (at.key("run"), &service.run),
+            (at.key("health").key("command"), &service.health.command),
+        ] {
+            for (index, word) in command.iter().enumerate() {
+                let unknown = PortName::asked_for(word).find(|name| !names.contains(name));
+                let Some(name) = unknown else { continue };
+                let reason = format!("{{port.{name}}} stands for nothing: ports has no such name");
+                let hint = match (nearest(name, &names), name.parse::<PortName>()) {
+                    (Some(meant), _) => format!("{{port.{meant}}}"),
+                    (None, Ok(name)) => format!("ports = [\"{name}\"] beside it"),
+                    (None, Err(invalid)) => invalid.hint.unwrap_or_default(),
+                };
+                self.conflict(words.index(index), place.clone(), reason, &hint);
+            }
+        }
+    }
+
     fn commands(&mut self, at: &Place, service: &Service) {
         self.command(&at.key("run"), &service.run);
         self.command(&at.key("before_start"), &service.before_start);
@@ -242,7 +274,9 @@ impl Rules {
             if name.is_empty() || name.contains(['=', '\0']) {
                 let reason = "a name is not empty, and has neither \"=\" nor NUL";
                 self.refuse(place, reason, "NAME = \"value\"");
-            } else if is_own_variable(name) {
+            } else if is_own_variable(name)
+                || service.ports.iter().any(|port| port.variable() == *name)
+            {
                 let reason = "hotctl sets it for each process";
                 self.refuse(place, reason, "leave it out");
             } else if value.contains('\0') {

@@ -206,10 +206,92 @@ fn a_deploy_has_ports_for_every_process_that_it_starts() {
         Toml,
         &pools("3000-3008", ""),
         &[
-            r#"hotctl.toml:1: ports: "3000-3008": 9 ports for 6 processes: a deploy of web needs 4 more (line 3) -> a wider range, such as "20000-29999""#,
+            r#"hotctl.toml:1: ports: "3000-3008": 9 ports, and what is live takes 6: a deploy of web needs 4 more (line 3) -> a wider range, such as "20000-29999""#,
         ],
     );
     config(Toml, &pools("3000-3003", "address = \"unix\"\n")).unwrap();
+    // Those that have names count, too, and whatever kind of address it has.
+    config(Toml, &pools("3000-3017", "ports = [\"debug\"]\n")).unwrap();
+    for (range, more, told) in [
+        (
+            "3000-3016",
+            "ports = [\"debug\"]\n",
+            "17 ports, and what is live takes 10: a deploy of web needs 8 more",
+        ),
+        (
+            "3000-3008",
+            "address = \"unix\"\nports = [\"debug\"]\n",
+            "9 ports, and what is live takes 6: a deploy of web needs 4 more",
+        ),
+    ] {
+        let problems = config(Toml, &pools(range, more)).unwrap_err();
+        assert!(problems.contains(told), "{problems}");
+    }
+}
+
+#[test]
+fn further_ports_have_names_and_are_asked_for_by_them() {
+    wrong_service(
+        "ports = [\"debug\", \"De\", \"debug\"]\n",
+        &[
+            r#"hotctl.toml:3: service.web.ports[1]: "De": the name of a port cannot contain 'D' -> a name of a-z, 0-9 and "_", such as "debug""#,
+        ],
+    );
+    wrong_service(
+        "ports = [\"debug\", \"debug\"]\n",
+        &[
+            r#"hotctl.toml:3: service.web.ports[1]: "debug": the same as service.web.ports[0] (line 3) -> leave one of them out"#,
+        ],
+    );
+    wrong_service(
+        "ports = [\"a\", \"b\", \"c\", \"d\", \"e\", \"f\", \"g\", \"h\", \"i\"]\n",
+        &[
+            r#"hotctl.toml:3: service.web.ports: ["a", "b", "c", "d", "e", "f", "g", "h", "i"]: more than 8 -> leave out what can share one"#,
+        ],
+    );
+    wrong_service(
+        "ports = [\"debug\"]\nrun = [\"app\", \"{port.debgu}\", \"{port.x}{port.debug}\"]\nhealth.command = [\"{port.debu}\"]\nhealth.kind = \"command\"\nenv = { PORT_DEBUG = \"1\", PORT_X = \"1\" }\n",
+        &[
+            r#"hotctl.toml:4: service.web.run[1]: "{port.debgu}": {port.debgu} stands for nothing: ports has no such name (line 3) -> {port.debug}"#,
+            r#"hotctl.toml:4: service.web.run[2]: "{port.x}{port.debug}": {port.x} stands for nothing: ports has no such name (line 3) -> ports = ["x"] beside it"#,
+            r#"hotctl.toml:5: service.web.health.command[0]: "{port.debu}": {port.debu} stands for nothing: ports has no such name (line 3) -> {port.debug}"#,
+            "hotctl.toml:7: service.web.env.PORT_DEBUG: hotctl sets it for each process -> leave it out",
+        ],
+    );
+    wrong_service(
+        "run = [\"app\", \"{port.}\"]\n",
+        &[
+            r#"hotctl.toml:3: service.web.run[1]: "{port.}": {port.} stands for nothing: ports has no such name -> a name of a-z, 0-9 and "_", such as "debug""#,
+        ],
+    );
+    // Whoever means the range has written it below a table, and the other way round.
+    wrong_service(
+        "ports = \"20000-29999\"\n",
+        &[
+            r#"hotctl.toml:3: service.web.ports: "20000-29999": a string, where a list is due -> ports at the top of the file, above every table, is the range"#,
+        ],
+    );
+    wrong_service(
+        "ports = \"debug\"\n",
+        &[
+            r#"hotctl.toml:3: service.web.ports: "debug": a string, where a list is due -> ["debug"]"#,
+        ],
+    );
+    wrong(
+        Toml,
+        &format!("ports = [\"debug\"]\n{LEAST}"),
+        &[
+            r#"hotctl.toml:1: ports: ["debug"]: a list, where a range of ports such as "20000-29999" is due -> names of ports are for a service: ports in [service.NAME]"#,
+        ],
+    );
+    for address in ["port", "unix", "socket", "fixed:3000"] {
+        let fields = format!(
+            "address = \"{address}\"\nports = [\"debug\", \"a_1\"]\nrun = [\"app\", \"--inspect={{port.debug}}\"]\n"
+        );
+        config(Toml, &format!("{LEAST}{fields}")).unwrap();
+    }
+    let worker = "http = false\nports = [\"debug\"]\nrun = [\"app\", \"{port.debug}\"]\n";
+    config(Toml, &format!("{LEAST}{worker}")).unwrap();
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::build::Build;
 use crate::error::Invalid;
 use crate::form;
 use crate::pattern::{HostPattern, PathPrefix, StatusSet};
+use crate::port_name::PortName;
 
 /// One service: a `[service.NAME]` table. Every field may be left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,8 +35,9 @@ pub struct Service {
     /// stops the old one first, as `strategy = "recreate"` does. Default `true`.
     pub overlap: bool,
     /// Command that starts a release which is a folder, run within it: program, then arguments.
-    /// `{port}` becomes the port, which is also in the environment as `PORT`; `{socket}` the path of
-    /// the unix socket; `{data}` the service's data folder; `{release}` the release's own folder.
+    /// `{port}` becomes the port, which is also in the environment as `PORT`; `{port.NAME}` one of
+    /// `ports`; `{socket}` the path of the unix socket; `{data}` the service's data folder; `{release}`
+    /// the release's own folder.
     /// Arguments given to `hotctl deploy` replace it. A release that is a single executable needs
     /// none. Default `[]`.
     pub run: Vec<String>,
@@ -51,6 +53,11 @@ pub struct Service {
     /// (`LISTEN_FDS`); `"fixed:3000"` is for what ignores all that and listens at that port of
     /// 127.0.0.1: two of it cannot run, so `strategy` is `"recreate"`. Default `"port"`.
     pub address: AddressKind,
+    /// Names of further ports, such as `["debug"]`: each process is given one of its own for each, as
+    /// `PORT_DEBUG` in its environment and for `{port.debug}` in `run` and `health.command`. For what
+    /// cannot be fixed since two releases run side by side: a debugger, metrics. hotctl sends nothing
+    /// there. At most 8, each of `a-z`, `0-9` and `_`, beginning with a letter. Default none.
+    pub ports: Vec<PortName>,
     /// How many processes of a release serve side by side, each with an address of its own, 1 to 64.
     /// Default `1`.
     pub instances: NonZeroU32,
@@ -399,6 +406,7 @@ impl Default for Service {
             run: Vec::new(),
             strategy: Strategy::default(),
             address: AddressKind::default(),
+            ports: Vec::new(),
             instances: NonZeroU32::MIN,
             env: BTreeMap::new(),
             env_file: None,
@@ -483,6 +491,17 @@ impl Service {
             true => self.address,
             false => AddressKind::Nowhere,
         }
+    }
+
+    /// How many ports of the range a release of it takes.
+    pub fn leased_ports(&self) -> u32 {
+        let own = match self.address_kind() {
+            AddressKind::Port | AddressKind::Socket => 1,
+            AddressKind::Unix | AddressKind::Fixed(_) | AddressKind::Nowhere => 0,
+        };
+        let each =
+            u32::try_from(self.ports.len()).map_or(u32::MAX, |named| named.saturating_add(own));
+        self.instances.get().saturating_mul(each)
     }
 
     /// What a probe does: a worker has nothing to connect to.

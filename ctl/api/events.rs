@@ -1,7 +1,9 @@
 //! The shapes of what happens: the lines of an order's answer, and the events of the journal.
 
-use hotctl_config::Address;
+use std::collections::BTreeMap;
+
 use hotctl_config::names::{ReleaseId, ServiceName, Slot};
+use hotctl_config::{Address, PortName};
 use hotctl_deploy::diagnosis::Diagnosis;
 use hotctl_deploy::why::Why;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,9 @@ pub enum Progress {
         /// Where it must listen: `127.0.0.1:20417`, or `unix:` and a path.
         #[schema(value_type = String)]
         address: Address,
+        /// Its further ports, by name.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        ports: BTreeMap<PortName, u16>,
         /// Its process.
         pid: u32,
         /// From the order to here.
@@ -232,6 +237,9 @@ pub struct Summary {
     /// Where it runs; of several instances, the first.
     #[schema(value_type = String)]
     pub address: Address,
+    /// Its further ports, by name; of several instances, those of the first.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<PortName, u16>,
     /// Its process; of several, the first.
     pub pid: u32,
     /// How many instances serve.
@@ -518,7 +526,7 @@ pub enum Noted {
 #[serde(untagged)]
 pub enum EventLine {
     /// An event.
-    Event(NumberedEvent),
+    Event(Box<NumberedEvent>),
     /// Events that are not kept any more, in their place.
     Missing(Missing),
 }

@@ -354,6 +354,7 @@ fn running_release(site: &Site, slot: SlotView) -> Option<RunningRelease> {
         .map(|(instance, one)| InstanceStatus {
             instance,
             address: one.address,
+            ports: one.ports,
             pid: one.pid,
             state: one.state.label().to_owned(),
             uptime_s: one.uptime.as_secs_f64(),
@@ -368,6 +369,7 @@ fn running_release(site: &Site, slot: SlotView) -> Option<RunningRelease> {
         slot: slot.at.slot,
         role: slot.role.to_owned(),
         address: first.address.clone(),
+        ports: first.ports.clone(),
         pid: first.pid,
         uptime_s: first.uptime_s,
         tickets: slot.tickets,

@@ -175,12 +175,17 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option
     }
 }
 
-/// `web@13 live in 412 ms: build 260, start 95, health 31, flip 0`.
+/// `web@13 live in 412 ms: build 260, start 95, health 31, flip 0`, and where ports have names
+/// `; debug 20417`: whoever attaches a debugger reads it here.
 fn live(summary: &Summary, build: Option<f64>) -> String {
     let total = build.unwrap_or(0.0) + summary.live_ms;
     let built = build.map_or_else(String::new, |ms| format!("build {ms:.0}, "));
+    let ports = summary.ports.iter();
+    let ports: String = ports
+        .map(|(name, port)| format!("; {name} {port}"))
+        .collect();
     format!(
-        "{} {} in {total:.0} ms: {built}start {:.0}, health {:.0}, flip {:.0}",
+        "{} {} in {total:.0} ms: {built}start {:.0}, health {:.0}, flip {:.0}{ports}",
         summary.release,
         in_style(GOOD, "live"),
         summary.start_ms,

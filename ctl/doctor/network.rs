@@ -41,17 +41,25 @@ fn address(check: &'static str, wanted: SocketAddr, held: &[SocketAddr]) -> Find
     }
 }
 
-/// Whether enough ports can be given: each service needs twice its instances, old and new. Those that
+/// Whether enough ports can be given: each service needs those of two releases, old and new. Those that
 /// the daemon has given already count, too.
 fn free(config: &Config, daemon: Option<&Status>) -> Finding {
     const CHECK: &str = "ports";
     let PortRange { first, last } = config.ports;
-    let processes = config.services.values().map(|s| s.instances.get() as usize);
-    let wanted = processes.map(|n| 2 * n).sum::<usize>().max(2);
+    let services = config.services.values();
+    let wanted: usize = services.map(|s| 2 * s.leased_ports() as usize).sum();
+    let wanted = wanted.max(2);
     let total = usize::from(last - first) + 1;
     let services = daemon.iter().flat_map(|status| &status.services);
     let instances = services.flat_map(|s| &s.running).flat_map(|r| &r.instances);
-    let given: Vec<u16> = instances.filter_map(|one| one.address.port()).collect();
+    let given: Vec<u16> = instances
+        .flat_map(|one| {
+            one.address
+                .port()
+                .into_iter()
+                .chain(one.ports.values().copied())
+        })
+        .collect();
     let can_use = |port: &u16| {
         given.contains(port) || TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
     };

@@ -147,7 +147,7 @@ impl DeployHands {
         one: &Started,
         said: impl FnMut(&str),
     ) -> Result<Healthy, Unhealthy> {
-        let health = self.site.health(&one.address);
+        let health = self.site.health(&one.address, &one.ports);
         let limit = self.site.config().start_timeout;
         let healthy =
             probe::prove(&one.process, &one.address, &one.spec, &health, limit, said).await?;
@@ -162,6 +162,7 @@ impl DeployHands {
                 release: release.clone(),
                 instance,
                 address: one.address.clone(),
+                ports: one.ports.clone(),
                 pid: one.process.pid(),
                 took_ms: ms(self.tell.elapsed()),
             });

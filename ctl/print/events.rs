@@ -1,6 +1,9 @@
 //! What happens, in words: the lines of an order, and the events of the journal.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Local};
+use hotctl_config::PortName;
 use hotctl_config::names::ReleaseId;
 use hotctl_deploy::diagnosis::Diagnosis;
 use hotctl_deploy::why::Why;
@@ -77,11 +80,13 @@ pub fn event(progress: &Progress) -> Option<String> {
         Progress::Started {
             release,
             address,
+            ports,
             pid,
             took_ms,
             ..
         } => format!(
-            "{release} started on {address}, pid {pid} ({})",
+            "{release} started on {address}{}, pid {pid} ({})",
+            further_ports(ports),
             time(*took_ms)
         ),
         Progress::BeforeStart { release, command } => {
@@ -160,7 +165,13 @@ pub fn event(progress: &Progress) -> Option<String> {
             format!("{release} {}", in_style(LOOK, "taken back"))
         }
         Progress::Summary(s) => {
-            format!("{} is live on {}: {}", s.release, s.address, summary(s))
+            let ports = further_ports(&s.ports);
+            format!(
+                "{} is live on {}{ports}: {}",
+                s.release,
+                s.address,
+                summary(s)
+            )
         }
         Progress::Settled { release, .. } => format!("{release} settled"),
         Progress::Unchanged { release } => {
@@ -173,6 +184,14 @@ pub fn event(progress: &Progress) -> Option<String> {
             None => return None,
         },
     })
+}
+
+/// What follows an address: `, debug 20417`.
+pub fn further_ports(ports: &BTreeMap<PortName, u16>) -> String {
+    let ports = ports.iter();
+    ports
+        .map(|(name, port)| format!(", {name} {port}"))
+        .collect()
 }
 
 /// What is in flight: `2 requests, 1 WebSocket`.

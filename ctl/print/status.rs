@@ -1,8 +1,11 @@
 //! What is: the services and what runs of them, and what is stored.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::events::{apart_from, kinds, what_is_wrong};
+use hotctl_config::{Address, PortName};
+
+use super::events::{apart_from, further_ports, kinds, what_is_wrong};
 use super::table::{Cell, heading, table};
 use super::{plural, seconds};
 use crate::api::{
@@ -191,7 +194,7 @@ fn row(running: &RunningRelease) -> Vec<Cell> {
     vec![
         Cell::plain(running.release.to_string()),
         Cell::word(&running.role),
-        Cell::plain(running.address.to_string()),
+        Cell::plain(at(&running.address, &running.ports)),
         Cell::plain(
             running
                 .pid
@@ -211,12 +214,17 @@ fn instance(one: &InstanceStatus) -> Vec<Cell> {
     vec![
         Cell::plain(format!("  #{}", one.instance)),
         Cell::word(&one.state),
-        Cell::plain(one.address.to_string()),
+        Cell::plain(at(&one.address, &one.ports)),
         Cell::plain(pid),
         Cell::plain(seconds(one.uptime_s)),
         Cell::plain(""),
         health(&one.health, one.restarts),
     ]
+}
+
+/// Where it is: `127.0.0.1:20417, debug 20418`.
+fn at(address: &Address, ports: &BTreeMap<PortName, u16>) -> String {
+    format!("{address}{}", further_ports(ports))
 }
 
 /// What the last probe said, and how often it died.

@@ -16,6 +16,7 @@ use hotctl_deploy::restart::Backoff;
 use serde::{Deserialize, Serialize};
 use tracing::{error, info, warn};
 
+use super::named::PortMap;
 use super::place::{self, Place};
 use super::slot::{Health, Instance, State, start};
 use super::{Ended, Site};
@@ -28,12 +29,15 @@ pub(super) struct Label {
     pub at: Placement,
     pub instance: usize,
     pub address: Address,
+    /// Its further ports.
+    #[serde(default, skip_serializing_if = "PortMap::is_empty")]
+    pub ports: PortMap,
 }
 
 impl Label {
     /// As the shim keeps it.
     pub fn note(&self) -> String {
-        // Numbers and an address: it cannot fail.
+        // Numbers, names and an address: it cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -167,7 +171,7 @@ impl Site {
                 }),
             }
             instances.push(Instance {
-                place: Place::adopted(&label.address, app.listener, app.lease),
+                place: Place::adopted(&label.address, &label.ports, app.listener, &app.leases),
                 since: app.process.exec_at(),
                 up: (state == State::Up).then(|| app.process.exec_at()),
                 process: app.process,
@@ -206,6 +210,7 @@ impl Site {
         for instance in instances.len()..wanted {
             let place = Place::take(
                 self.config().address_kind(),
+                &self.config().ports,
                 &self.means.ports,
                 &self.socket_folder(),
                 at.slot,
@@ -234,7 +239,8 @@ impl Site {
     /// What an app was started as, as far as it can be known now: for its log, its probes and its
     /// next start.
     fn spec_again(&self, label: &Label, app: &Adopted) -> Spec {
-        let place = Place::adopted(&label.address, app.listener.clone(), app.lease.clone());
+        let listener = app.listener.clone();
+        let place = Place::adopted(&label.address, &label.ports, listener, &app.leases);
         // It is not its own place: what is there stays.
         place.keep();
         let spec = self.spec(label.at, label.instance, &place);
@@ -249,6 +255,7 @@ impl Site {
                 log_size: self.config().logs.file_size,
                 log_files: self.config().logs.files.get(),
                 listener: None,
+                ports: Vec::new(),
                 notify: Notify::No,
                 confines: Confines::default(),
                 outlive: None,
@@ -322,4 +329,21 @@ fn chosen(mut found: Vec<Found>) -> (Vec<Found>, Vec<Found>) {
         // Two that live can both serve.
         taken.insert(one.label.instance) || lives
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn what_older_shims_keep_is_read_and_what_newer_ones_keep_stays() {
+        let old = r#"{"at":{"release":7,"slot":3},"instance":1,"address":"127.0.0.1:20000"}"#;
+        let mut label: Label = serde_json::from_str(old).unwrap();
+        assert!(label.ports.is_empty());
+        assert_eq!(label.note(), old);
+        label.ports.insert("debug".parse().unwrap(), 20_001);
+        let again: Label = serde_json::from_str(&label.note()).unwrap();
+        assert_eq!(again.ports, label.ports);
+    }
 }

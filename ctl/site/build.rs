@@ -72,6 +72,7 @@ impl Site {
             log_size: config.logs.file_size,
             log_files: 1,
             listener: None,
+            ports: Vec::new(),
             notify: Notify::No,
             confines: Confines::default(),
             outlive: None,

@@ -1,14 +1,16 @@
 //! Where an instance listens, ours until it is dropped: a leased port, the path of a unix socket, or
-//! a socket that listens already. Starts nothing.
+//! a socket that listens already; and its further ports. Starts nothing.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hotctl_config::{Address, AddressKind, Slot};
+use hotctl_config::{Address, AddressKind, PortName, Slot};
 use hotctl_deploy::ports::{self, Lease, Listener, Ports};
 use hotctl_deploy::why::{Kind, Why};
+
+use super::named::{NamedPorts, PortMap, lease};
 
 /// The longest path of a unix socket: `sun_path` holds 108 bytes, the last of them NUL (unix(7)).
 const SOCKET_PATH_MAX: usize = 107;
@@ -18,6 +20,7 @@ const SOCKET_PATH_MAX: usize = 107;
 pub struct Place {
     address: Address,
     held: Held,
+    named: NamedPorts,
 }
 
 /// What keeps it ours.
@@ -33,43 +36,29 @@ enum Held {
 }
 
 impl Place {
-    /// A place that nobody else has.
+    /// A place that nobody else has, with a port for each of these names.
     ///
     /// # Errors
     /// If no port is free, or `run`, the folder for sockets, has too long a path.
     pub fn take(
         kind: AddressKind,
+        names: &[PortName],
         ports: &Ports,
         run: &Path,
         slot: Slot,
         instance: usize,
     ) -> Result<Self, Why> {
-        let lease = || {
-            ports.lease().map_err(|none| {
-                Why::new(Kind::NoPort, none.to_string())
-                    .hint("widen `ports` in the configuration, or stop what uses them")
-            })
-        };
         let at = |lease: &Lease| Address::Inet((Ipv4Addr::LOCALHOST, lease.port()).into());
-        match kind {
+        let (address, held) = match kind {
             AddressKind::Port => {
-                let lease = lease()?;
-                Ok(Self {
-                    address: at(&lease),
-                    held: Held::Port(Some(lease)),
-                })
+                let lease = lease(ports)?;
+                (at(&lease), Held::Port(Some(lease)))
             }
             AddressKind::Unix => {
                 let file = SocketFile::in_folder(run, slot, instance)?;
-                Ok(Self {
-                    address: Address::Unix(file.path.as_path().into()),
-                    held: Held::Unix(file),
-                })
+                (Address::Unix(file.path.as_path().into()), Held::Unix(file))
             }
-            AddressKind::Nowhere => Ok(Self {
-                address: Address::Nowhere,
-                held: Held::Fixed,
-            }),
+            AddressKind::Nowhere => (Address::Nowhere, Held::Fixed),
             AddressKind::Fixed(port) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
                 // What listens there already would be taken for the app.
@@ -78,13 +67,10 @@ impl Place {
                         "`ss -ltnp 'sport = :{port}'` shows who has it; stop that"
                     ))
                 })?;
-                Ok(Self {
-                    address: address.into(),
-                    held: Held::Fixed,
-                })
+                (address.into(), Held::Fixed)
             }
             AddressKind::Socket => {
-                let lease = lease()?;
+                let lease = lease(ports)?;
                 let listener = ports::listen(&lease).map_err(|cause| {
                     let port = lease.port();
                     Why::new(
@@ -93,12 +79,14 @@ impl Place {
                     )
                     .hint("deploy again: another port is taken then")
                 })?;
-                Ok(Self {
-                    address: at(&lease),
-                    held: Held::Socket(Some(lease), listener),
-                })
+                (at(&lease), Held::Socket(Some(lease), listener))
             }
-        }
+        };
+        Ok(Self {
+            address,
+            held,
+            named: NamedPorts::default().with(names, ports)?,
+        })
     }
 
     /// Where it is.
@@ -115,7 +103,25 @@ impl Place {
     }
 
     /// Where an app listens that another daemon has started, with what its shim kept of the place.
-    pub fn adopted(address: &Address, listener: Option<Listener>, lease: Option<Lease>) -> Self {
+    pub fn adopted(
+        address: &Address,
+        named: &PortMap,
+        listener: Option<Listener>,
+        leases: &[Lease],
+    ) -> Self {
+        let own = leases
+            .iter()
+            .find(|lease| address.port() == Some(lease.port()))
+            .cloned();
+        Self::of(address, own, listener, NamedPorts::adopted(named, leases))
+    }
+
+    fn of(
+        address: &Address,
+        lease: Option<Lease>,
+        listener: Option<Listener>,
+        named: NamedPorts,
+    ) -> Self {
         let held = match (address, listener) {
             (Address::Unix(path), _) => Held::Unix(SocketFile {
                 path: path.to_path_buf(),
@@ -128,11 +134,27 @@ impl Place {
         Self {
             address: address.clone(),
             held,
+            named,
         }
     }
 
-    /// The lease of its port, for whoever listens there to hold it, too.
-    pub fn lease(&self) -> Option<Lease> {
+    /// Its further ports.
+    pub fn named(&self) -> &NamedPorts {
+        &self.named
+    }
+
+    /// Those are its further ports from now on.
+    pub fn give(&mut self, named: NamedPorts) {
+        self.named = named;
+    }
+
+    /// The leases of its ports, for whoever listens there to hold them, too: its own at the end, where
+    /// an older hotctl that knows of one only takes it from.
+    pub fn leases(&self) -> Vec<Lease> {
+        self.named.leases().chain(self.own_lease()).collect()
+    }
+
+    fn own_lease(&self) -> Option<Lease> {
         match &self.held {
             Held::Port(lease) | Held::Socket(lease, _) => lease.clone(),
             Held::Fixed | Held::Unix(_) => None,
@@ -141,7 +163,12 @@ impl Place {
 
     /// Another view of the same place, which removes nothing when it is dropped.
     pub fn again(&self) -> Self {
-        let again = Self::adopted(&self.address, self.listener(), self.lease());
+        let again = Self::of(
+            &self.address,
+            self.own_lease(),
+            self.listener(),
+            self.named.clone(),
+        );
         again.keep();
         again
     }
@@ -164,14 +191,17 @@ impl Place {
         }
     }
 
-    /// Whether somebody else took the port between our look and the app's.
+    /// Whether somebody else took a port between our look and the app's.
     pub fn is_taken(&self) -> bool {
-        match (&self.held, &self.address) {
-            (Held::Port(_), Address::Inet(address)) => {
-                std::net::TcpListener::bind(address).is_err()
-            }
-            _ => false,
-        }
+        let own = match (&self.held, &self.address) {
+            (Held::Port(_), Address::Inet(address)) => Some(*address),
+            _ => None,
+        };
+        let named = self.named.ports().into_values();
+        let mut all = named
+            .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            .chain(own);
+        all.any(|address| std::net::TcpListener::bind(address).is_err())
     }
 }
 

@@ -14,6 +14,7 @@ use hotctl_deploy::why::{Kind, Why};
 use hotctl_proxy::{Open, Pool, Standing};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
+use super::named::PortMap;
 use super::place::Place;
 use super::retire::Drain;
 use super::view::Shown;
@@ -117,6 +118,8 @@ pub struct Launched {
 pub struct Started {
     pub process: Process,
     pub address: Address,
+    /// Its further ports.
+    pub ports: PortMap,
     pub spec: Spec,
 }
 
@@ -148,6 +151,7 @@ impl Site {
                 let run = self.socket_folder();
                 Place::take(
                     self.config().address_kind(),
+                    &self.config().ports,
                     &self.means.ports,
                     &run,
                     at.slot,
@@ -423,6 +427,7 @@ impl Running {
         let started = |one: &Instance| Started {
             process: one.process.clone(),
             address: one.place.address().clone(),
+            ports: one.place.named().ports(),
             spec: one.spec.clone(),
         };
         Launched {

@@ -4,7 +4,8 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use hotctl_config::{Address, AddressKind, Digest, Health, HealthKind};
+use hotctl_config::suggest::nearest;
+use hotctl_config::{Address, AddressKind, Digest, Health, HealthKind, PortName};
 use hotctl_deploy::fingerprint::fingerprint;
 use hotctl_deploy::machine::Placement;
 use hotctl_deploy::process::{Notify, Outlive, Spec, remedy};
@@ -14,6 +15,7 @@ use hotctl_deploy::why::{Kind, Why};
 use hotctl_deploy::{env_file, persist};
 
 use super::adopt::Label;
+use super::named::PortMap;
 use super::place::Place;
 use super::{Manner, Site};
 use crate::store::on_disk;
@@ -52,6 +54,19 @@ impl Site {
             return Err(Why::new(Kind::NotStarted, text)
                 .hint("take it out of the command, or change `address` in the configuration"));
         }
+        let ports = place.named().ports();
+        if let Some(name) = unknown_port(&spec.program, &ports) {
+            let text = format!(
+                "{{port.{name}}} in the command, and {} has no port of that name",
+                self.name
+            );
+            return Err(
+                Why::new(Kind::NotStarted, text).hint(match nearest_port(&name, &ports) {
+                    Some(meant) => format!("{} in the command", meant.placeholder()),
+                    None => "name it in `ports` of the service, in the configuration".into(),
+                }),
+            );
+        }
         spec.env
             .push(("HOTCTL_INSTANCE".into(), instance.to_string()));
         if kind != AddressKind::Nowhere {
@@ -71,18 +86,27 @@ impl Site {
             // It has its socket, or listens nowhere, and has no use for a number.
             (_, Address::Inet(_) | Address::Nowhere) => {}
         }
+        fill_ports(&mut spec.program, &ports);
+        for (name, port) in &ports {
+            let variable = name.variable();
+            // Whatever else says so, an env file or the daemon's own environment, means another.
+            spec.env.retain(|(other, _)| *other != variable);
+            spec.env.push((variable, port.to_string()));
+        }
+        spec.ports = ports.values().copied().collect();
         spec.listener = place.listener();
         let label = Label {
             at,
             instance,
             address: address.clone(),
+            ports,
         };
         spec.outlive = match self.means.manner {
             Manner::Serve => Some(Outlive {
                 folder: self.run_folder(),
                 name: format!("{}.{instance}", at.slot.0),
                 note: label.note(),
-                lease: place.lease(),
+                leases: place.leases(),
             }),
             // It ends with whoever edits.
             Manner::Dev => None,
@@ -129,8 +153,8 @@ impl Site {
         Ok(spec)
     }
 
-    /// How an instance at this address is asked whether it is healthy.
-    pub fn health(&self, address: &Address) -> Health {
+    /// How an instance at this address, with these further ports, is asked whether it is healthy.
+    pub fn health(&self, address: &Address, ports: &PortMap) -> Health {
         let mut health = self.config().health.clone();
         health.kind = self.config().health_kind();
         match address {
@@ -142,6 +166,7 @@ impl Site {
             }
             Address::Nowhere => {}
         }
+        fill_ports(&mut health.command, ports);
         fill(
             &mut health.command,
             "{data}",
@@ -181,6 +206,12 @@ impl Site {
                 .as_ref()
                 .map_or_else(String::new, |path| path.display().to_string()),
         ));
+        // Left out where there are none, so that what was deployed before there could be is unchanged.
+        if !config.ports.is_empty() {
+            let mut names: Vec<&str> = config.ports.iter().map(PortName::as_str).collect();
+            names.sort_unstable();
+            all.push(("=ports".into(), names.join(",")));
+        }
         Ok(fingerprint(&self.key, &all))
     }
 
@@ -274,6 +305,7 @@ impl Site {
             log_size: self.config().logs.file_size,
             log_files: self.config().logs.files.get(),
             listener: None,
+            ports: Vec::new(),
             notify: Notify::No,
             confines,
             outlive: None,
@@ -308,6 +340,26 @@ fn fill(words: &mut [String], placeholder: &str, value: &str) {
             *word = word.replace(placeholder, value);
         }
     }
+}
+
+fn fill_ports(words: &mut [String], ports: &PortMap) {
+    for (name, port) in ports {
+        fill(words, &name.placeholder(), &port.to_string());
+    }
+}
+
+/// A port that a command asks for, and that there is not.
+fn unknown_port(words: &[String], ports: &PortMap) -> Option<String> {
+    let mut names = words.iter().flat_map(|word| PortName::asked_for(word));
+    names
+        .find(|name| !ports.contains_key(*name))
+        .map(Into::into)
+}
+
+fn nearest_port<'a>(name: &str, ports: &'a PortMap) -> Option<&'a PortName> {
+    let names: Vec<&str> = ports.keys().map(PortName::as_str).collect();
+    let meant = nearest(name, &names)?;
+    ports.get_key_value(meant).map(|(name, _)| name)
 }
 
 /// What is inherited of the daemon's own environment. What is no UTF-8 is left out: it could not be told
@@ -362,6 +414,20 @@ mod tests {
         let kept = last_of_each(env.to_vec());
         let kept: Vec<_> = kept.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         assert_eq!(kept, [("A", "3"), ("B", "2")]);
+    }
+
+    #[test]
+    fn each_port_stands_for_itself_in_a_command() {
+        let ports: PortMap = [("debug", 1), ("debug_2", 2)]
+            .map(|(name, port)| (name.parse().unwrap(), port))
+            .into();
+        let mut words = ["--inspect={port.debug}", "{port.debug_2}:{port}"].map(String::from);
+        assert_eq!(unknown_port(&words, &ports), None);
+        fill_ports(&mut words, &ports);
+        assert_eq!(words, ["--inspect=1", "2:{port}"]);
+        let unknown = unknown_port(&["{port.debgu}".into()], &ports).unwrap();
+        let meant = nearest_port(&unknown, &ports).unwrap();
+        assert_eq!((unknown.as_str(), meant.as_str()), ("debgu", "debug"));
     }
 
     #[test]

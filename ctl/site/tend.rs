@@ -150,7 +150,7 @@ impl Site {
     /// that follows it.
     async fn renew(self: Arc<Self>, slot: Slot, instance: usize, lost: &Process, loss: Loss) {
         let is_due = |one: &&mut Instance| one.process.is(lost) && one.state.is_due();
-        let (at, address, place, start_ends) = {
+        let (at, address, mut place, start_ends) = {
             let mut inner = self.inner();
             let Some(running) = inner.slots.get_mut(&slot) else {
                 return;
@@ -166,7 +166,12 @@ impl Site {
             let address = one.place.address().clone();
             (at, address, one.place.again(), start_ends)
         };
-        let spec = self.spec(at, instance, &place);
+        // Its ports stay what they were; others may be named since.
+        let named = place
+            .named()
+            .with(&self.config().ports, &self.means.ports)
+            .map(|named| place.give(named));
+        let spec = named.and_then(|()| self.spec(at, instance, &place));
         let started = match spec {
             Ok(spec) => {
                 let start = start(spec.clone()).await;
@@ -204,6 +209,7 @@ impl Site {
             let mut inner = self.inner();
             inner.instance(slot, instance).filter(is_due).map(|one| {
                 one.process = process.clone();
+                one.place.give(place.named().clone());
                 one.spec = spec.clone();
                 one.state = State::Starting;
                 one.since = Instant::now();
@@ -213,6 +219,7 @@ impl Site {
                 Started {
                     process: process.clone(),
                     address,
+                    ports: place.named().ports(),
                     spec,
                 }
             })
@@ -239,7 +246,7 @@ impl Site {
             &started.process,
             &started.address,
             &started.spec,
-            &self.health(&started.address),
+            &self.health(&started.address, &started.ports),
             self.config().start_timeout,
             |_| {},
         )
@@ -290,6 +297,7 @@ impl Site {
                                 let started = Started {
                                     process: one.process.clone(),
                                     address: one.place.address().clone(),
+                                    ports: one.place.named().ports(),
                                     spec: one.spec.clone(),
                                 };
                                 (r.at.slot, n, started)
@@ -319,7 +327,7 @@ impl Site {
     /// Probe one instance.
     async fn look_at(self: &Arc<Self>, slot: Slot, instance: usize, started: &Started) {
         let began = Instant::now();
-        let health = self.health(&started.address);
+        let health = self.health(&started.address, &started.ports);
         let answer = probe::probe(&started.process, &started.address, &started.spec, &health).await;
         self.means
             .metrics

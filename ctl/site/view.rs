@@ -9,6 +9,7 @@ use hotctl_deploy::ledger::Traffic;
 use hotctl_deploy::machine::Placement;
 use hotctl_proxy::Open;
 
+use super::named::PortMap;
 use super::slot::{Instance, State};
 use super::{Inner, Site};
 use crate::metrics::ReleaseInfo;
@@ -64,6 +65,8 @@ impl Shown {
 #[derive(Debug, Clone)]
 pub struct InstanceView {
     pub address: Address,
+    /// Its further ports.
+    pub ports: PortMap,
     /// None while it does not run.
     pub pid: Option<u32>,
     pub state: Shown,
@@ -242,6 +245,7 @@ impl Inner {
 fn view(one: &Instance, fall: u32) -> InstanceView {
     InstanceView {
         address: one.place.address().clone(),
+        ports: one.place.named().ports(),
         pid: (!matches!(one.state, State::Dead | State::Resting)).then(|| one.process.pid()),
         state: one.standing(fall),
         uptime: one.since.elapsed(),

@@ -34,8 +34,8 @@ pub struct Adopted {
     pub note: String,
     /// The listening socket that it inherited, if it did.
     pub listener: Option<Listener>,
-    /// The lease of its port, if it has one.
-    pub lease: Option<Lease>,
+    /// The leases of its ports.
+    pub leases: Vec<Lease>,
 }
 
 /// Why a shim's socket leads to no app that could be adopted.
@@ -87,11 +87,11 @@ pub async fn adopt(socket: &Path) -> Result<Adopted, Gone> {
     } = met.unwrap_or_else(|join| Err(Gone::Strange(join.to_string())))?;
     let strange = |cause: io::Error| Gone::Strange(cause.to_string());
     let mut listener = None;
-    let mut lease = None;
+    let mut leases = Vec::new();
     for (held, descriptor) in hello.holds.iter().zip(descriptors) {
         match held {
             Held::Listener => listener = Some(Listener::from(descriptor)),
-            Held::Lease(port) => lease = Some(Lease::taken_over(*port, descriptor)),
+            Held::Lease(port) => leases.push(Lease::taken_over(*port, descriptor)),
         }
     }
     let (already, stream) = line.into_parts();
@@ -115,7 +115,7 @@ pub async fn adopt(socket: &Path) -> Result<Adopted, Gone> {
         process: Attendant::hire(known, shim, lines, write),
         note: hello.note,
         listener,
-        lease,
+        leases,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::{Adopted, Gone, adopt, found, sweep_marked};
-use crate::ports::{self, Ports};
+use crate::ports::{self, Lease, Ports};
 use crate::process::{Exit, Notify, Outlive, Process, Spec};
 use crate::testing::{House, eventually, launcher, test_app};
 use crate::tree;
@@ -24,7 +24,7 @@ fn spec(house: &House, script: &str) -> Spec {
         folder: house.folder.path().into(),
         name: "7.0".into(),
         note: "a note".into(),
-        lease: None,
+        leases: Vec::new(),
     });
     spec
 }
@@ -154,11 +154,14 @@ async fn a_handle_that_is_dropped_ends_it_and_a_start_that_is_given_up_leaves_no
 }
 
 #[tokio::test]
-async fn the_lease_of_its_port_and_its_socket_last_as_long_as_the_app() {
+async fn the_leases_of_its_ports_and_its_socket_last_as_long_as_the_app() {
     let house = House::new();
-    let ports = Ports::new("17120-17120".parse().unwrap());
-    let lease = ports.lease().unwrap();
-    let listener = ports::listen(&lease).unwrap();
+    let ports = Ports::new("17150-17158".parse().unwrap());
+    // As many as it can have: its own, and 8 by name.
+    let leases: Vec<Lease> = std::iter::from_fn(|| ports.lease().ok()).collect();
+    let given: Vec<u16> = leases.iter().map(Lease::port).collect();
+    assert_eq!(given.len(), 9);
+    let listener = ports::listen(&leases[0]).unwrap();
     let program = test_app();
     let mut spec = spec(&house, "");
     spec.program = vec![
@@ -168,14 +171,15 @@ async fn the_lease_of_its_port_and_its_socket_last_as_long_as_the_app() {
     ];
     spec.listener = Some(listener);
     if let Some(outlive) = &mut spec.outlive {
-        outlive.lease = Some(lease);
+        outlive.leases = leases;
     }
     let app = launcher().start(spec).await.unwrap();
     app.leave().await;
     drop(app);
     assert!(ports.lease().is_err());
     let next = adopted(&house).await;
-    assert_eq!(next.lease.as_ref().unwrap().port(), 17_120);
+    let kept: Vec<u16> = next.leases.iter().map(Lease::port).collect();
+    assert_eq!(kept, given);
     assert!(next.listener.is_some());
     next.process.stop(Duration::ZERO).await;
     drop(next);

@@ -51,10 +51,10 @@ impl Launcher {
             text: format!("{name}: its shim cannot be started: {cause}"),
             hint: remedy(&cause).map(Into::into),
         };
-        let lease = spec.outlive.as_ref().and_then(|it| it.lease.as_ref());
+        let leases = spec.outlive.iter().flat_map(|it| &it.leases);
         let listener = spec.listener.iter().map(|it| (Held::Listener, it.as_fd()));
-        let lease = lease.iter().map(|it| (Held::Lease(it.port()), it.as_fd()));
-        let (holds, along): (Vec<Held>, Vec<BorrowedFd<'_>>) = listener.chain(lease).unzip();
+        let leases = leases.map(|it| (Held::Lease(it.port()), it.as_fd()));
+        let (holds, along): (Vec<Held>, Vec<BorrowedFd<'_>>) = listener.chain(leases).unzip();
         let line = wire::line(&Start {
             v: wire::VERSION,
             program: spec.program,

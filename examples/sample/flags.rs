@@ -38,6 +38,7 @@ Misbehaves:
   --segv                ends by SIGSEGV before it listens
   --never-listen        runs and never listens
   --listen-on PORT      listens there instead
+  --listen-also NAME    listens at the port in this variable, too, and at once
   --start-delay-ms N    listens only then
   --always-500          answers everything with 500
   --fail-after-ms N     from then on answers everything with 500
@@ -117,6 +118,7 @@ pub struct Flags {
     pub notify_after: Option<Duration>,
     pub exit_after: Option<Duration>,
     pub listen_on: Option<u16>,
+    pub listen_also: Option<u16>,
     pub fork_children: bool,
     pub flood_stdout: bool,
     pub child: Option<Child>,
@@ -143,6 +145,7 @@ impl Flags {
             notify_after: None,
             exit_after: None,
             listen_on: None,
+            listen_also: None,
             fork_children: false,
             flood_stdout: false,
             child: None,
@@ -167,6 +170,11 @@ impl Flags {
                 }
                 "--fail-real-after-ms" => {
                     flags.manner = Manner::Failing(Failing::Real, millis(&value()?)?);
+                }
+                "--listen-also" => {
+                    let name = value()?;
+                    let port = env::var(&name).map_err(|_| format!("{name}: not set"))?;
+                    flags.listen_also = Some(number(&port)?);
                 }
                 "--exit-after-ms" => flags.exit_after = Some(millis(&value()?)?),
                 "--notify-after-ms" => flags.notify_after = Some(millis(&value()?)?),

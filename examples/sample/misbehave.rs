@@ -1,6 +1,7 @@
 //! What goes wrong on purpose, before a request is there: crashes, silence, children left behind.
 
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +25,16 @@ pub fn before_listening(flags: &Flags) -> Option<ExitCode> {
         for kind in ["sleeper", "escapee", "parent"] {
             if let Err(e) = spawn(kind) {
                 eprintln!("sample: {kind}: {e}");
+            }
+        }
+    }
+    if let Some(port) = flags.listen_also {
+        match TcpListener::bind(("127.0.0.1", port)) {
+            // Whoever connects finds a place in its backlog, as at a debugger.
+            Ok(listener) => std::mem::forget(listener),
+            Err(e) => {
+                eprintln!("sample: port {port}: {e}");
+                return Some(ExitCode::FAILURE);
             }
         }
     }

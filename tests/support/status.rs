@@ -1,6 +1,7 @@
 //! `hotctl status --json` and the events of `hotctl deploy --json`, as a reader from outside sees
 //! them: the fields that are needed here, whatever else there is.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -34,6 +35,8 @@ pub struct Running {
     pub release: String,
     pub role: String,
     pub address: Address,
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
     pub pid: Option<u32>,
     pub tickets: usize,
     pub restarts: u32,
@@ -45,6 +48,8 @@ pub struct Running {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Instance {
     pub address: Address,
+    #[serde(default)]
+    pub ports: BTreeMap<String, u16>,
     pub pid: Option<u32>,
     pub state: String,
     pub restarts: u32,
