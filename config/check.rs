@@ -12,6 +12,7 @@ use crate::names::ServiceName;
 use crate::tree::Place;
 
 mod health;
+mod log_level;
 mod service;
 
 pub use service::is_own_variable;

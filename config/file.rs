@@ -5,6 +5,7 @@
 //! at most 100 years.
 
 mod build;
+mod log_level;
 mod service;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use crate::form;
 use crate::names::ServiceName;
 
 pub use build::{Build, OnChange};
+pub use log_level::{LevelChange, LevelSignal};
 pub use service::{
     AddressKind, CrashLoop, Drain, Health, HealthKind, Limits, Logs, OnCrashLoop, Ownership, Park,
     Service, Strategy, Watch,

@@ -78,7 +78,7 @@ fn every_problem_names_its_own_file_and_line() {
         ],
         &[
             "hotctl.toml:4: service.web.instances: 65: above 64 -> fewer processes, each with threads of its own",
-            r#"hotctl.toml:5: service.web.nope: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases", "watch" or "build""#,
+            r#"hotctl.toml:5: service.web.nope: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "log_level", "keep_releases", "watch" or "build""#,
             r#"conf.d/a.toml:4: service.api.run: "a b": a string, where a list is due -> ["a", "b"]"#,
             "conf.d/a.toml:5: service.api.instances: 100: above 64 -> fewer processes, each with threads of its own",
             r#"conf.d/b.json:3: service.zoo.rnu: unknown field -> "run""#,
@@ -143,7 +143,7 @@ fn a_folder_that_is_not_there_is_told() {
         &[("hotctl.toml", &format!("{MAIN}[service.web]\nnope = 1\n"))],
         &[
             r#"hotctl.toml:1: include: "conf.d": cannot be read: No such file or directory (os error 2) -> make the folder, or leave it out"#,
-            r#"hotctl.toml:4: service.web.nope: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases", "watch" or "build""#,
+            r#"hotctl.toml:4: service.web.nope: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "log_level", "keep_releases", "watch" or "build""#,
         ],
     );
     wrong(

@@ -188,6 +188,10 @@ fn remedy(due: &Due, value: &Value, place: &Place, format: Format) -> Option<Str
         (Due::Table, Value::Text(size)) if name == "logs" => {
             Some(format!("logs.file_size = {size:?}"))
         }
+        (Due::Table, Value::Text(_)) if name == "log_level" => Some(
+            "how it is changed, such as log_level = { signal = \"USR1\" }; what it begins with is for env"
+                .into(),
+        ),
         (Due::Table, Value::List(_)) if name == "env" => {
             Some("a table, such as env = { NAME = \"value\" }".into())
         }

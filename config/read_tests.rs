@@ -46,12 +46,20 @@ pub(crate) fn wrong_service(fields: &str, expected: &[&str]) {
 /// The command of a build, as it stands in the example.
 const BUILD: &str = "command = [\"cargo\"";
 
+/// The signal that changes a level, as it stands in the example.
+const SIGNAL: &str = "signal = \"USR1\"";
+
 /// The example with every field that is commented out taken in.
 ///
-/// Not `include`: there is no such folder; nor the command of a build, which leaves no room for a watch.
+/// Not `include`: there is no such folder; nor the command of a build, which leaves no room for a watch;
+/// nor the signal of a log level, which leaves none for a request.
 fn whole_example() -> String {
     let taken_in = |line: &str| match line.strip_prefix('#') {
-        Some(field) if field.starts_with("include") || field.starts_with(BUILD) => {
+        Some(field)
+            if ["include", BUILD, SIGNAL]
+                .iter()
+                .any(|begin| field.starts_with(begin)) =>
+        {
             format!("{line}\n")
         }
         Some(field) if !field.starts_with([' ', '#']) => format!("{field}\n"),
@@ -88,6 +96,9 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
             crate::file::Build::default()
         );
         assert_ne!(std::mem::take(&mut service.limits), Limits::default());
+        // One way in the place of the other; the file that has both is refused.
+        let level = std::mem::take(&mut service.log_level);
+        assert!(level.request.is_some() && level.signal.is_none());
         assert!(service.health.host.take().is_some() && service.health.body.take().is_some());
     }
     assert_eq!(whole, example);
@@ -97,7 +108,8 @@ fn the_example_is_clean_and_says_nothing_but_the_defaults() {
 fn the_example_shows_every_field() {
     let whole = whole_example()
         .replace("\n#include", "\ninclude")
-        .replace(&format!("\n#{BUILD}"), &format!("\n{BUILD}"));
+        .replace(&format!("\n#{BUILD}"), &format!("\n{BUILD}"))
+        .replace(&format!("\n#{SIGNAL}"), &format!("\n{SIGNAL}"));
     let table: toml::Table = whole.parse().unwrap();
     for field in fields() {
         let mut at = &toml::Value::Table(table.clone());
@@ -253,7 +265,7 @@ fn a_field_in_the_wrong_table_is_told_the_right_one() {
         "interval = \"1s\"\nfoo = 1\nhealth = \"tcp\"\n",
         &[
             "hotctl.toml:3: service.web.interval: unknown field -> interval in [service.web.health]",
-            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "keep_releases", "watch" or "build""#,
+            r#"hotctl.toml:4: service.web.foo: unknown field -> one of "hosts", "paths", "http", "overlap", "run", "strategy", "address", "ports", "instances", "env", "env_file", "workdir", "persist", "ignore", "before_start", "before_start_timeout", "on_live", "on_live_timeout", "health", "warmup", "warmup_timeout", "start_timeout", "drain", "stop_timeout", "keep_warm", "max_failures", "park", "crash_loop", "on_crash_loop", "recycle", "memory_max", "user", "group", "limits", "logs", "log_level", "keep_releases", "watch" or "build""#,
             r#"hotctl.toml:5: service.web.health: "tcp": a string, where a table is due -> health.kind = "tcp""#,
         ],
     );

@@ -7,7 +7,7 @@ use hotctl_config::names::{ReleaseId, ServiceName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::api::Progress;
+use crate::api::{LevelChanged, Logging, Progress};
 
 /// What a command that fails prints as its last line on standard error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -76,6 +76,16 @@ pub struct Version {
     /// Of the daemon; none if none was reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub daemon: Option<String>,
+}
+
+/// `hotctl log-level --json`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Levels {
+    /// Of the daemon's own log.
+    Daemon(Logging),
+    /// Of an app.
+    Service(LevelChanged),
 }
 
 /// A line of `hotctl logs --json`.

@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 pub use config::{
-    ConfigChange, Effect, LogLevel, LogLevelRequest, Logging, ReloadRequest, Reloaded,
-    UpgradeRequest, Upgraded, What,
+    ConfigChange, Effect, LevelChanged, LogLevel, LogLevelRequest, Logging, ReloadRequest,
+    Reloaded, ServiceLevelRequest, ToldProcess, UpgradeRequest, Upgraded, What,
 };
 pub use events::{EventLine, EventsQuery, Missing, Noted, NumberedEvent, Progress, Summary};
 pub use record::{DeploymentRecord, HistoryQuery, Outcome, PhaseTook, Verb};

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
 pub use args::{
-    Check, Completions, Deploy, Dev, Doctor, Events, History, Init, LogFormat, LogLevelOf, Logs,
-    LogsOf, Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback, Schema,
-    Serve, Show, Status, Systemd, Unit, Upgrade, Wait, Watch,
+    Check, Completions, Deploy, Dev, Doctor, Events, History, Init, LevelOf, LogFormat, LogLevelOf,
+    Logs, LogsOf, Maintenance, Man, OnOff, OnService, ReleaseRef, Releases, Reload, Rollback,
+    Schema, Serve, Show, Status, Systemd, Unit, Upgrade, Wait, Watch,
 };
 pub use early::Early;
 
@@ -146,7 +146,7 @@ pub enum Command {
     Reload(Reload),
     /// Let another hotctl take the place of the daemon, without a gap
     Upgrade(Upgrade),
-    /// Print or change how much the daemon writes of what happens
+    /// Print or change how much the daemon, or a service, writes of what happens
     LogLevel(LogLevelOf),
     /// Read and check a configuration without using it
     Check(Check),

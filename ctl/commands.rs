@@ -2,6 +2,7 @@
 //! `daemon`, `doctor` in a room of its own.
 
 mod local;
+mod log_level;
 mod orders;
 mod reload;
 mod views;
@@ -66,10 +67,18 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
         Command::Deploy(deploy) => Some(orders::read(&deploy.path, &[])?),
         _ => None,
     };
+    // Nor a level that is none.
+    let level = match &cli.command {
+        Command::LogLevel(asked) => Some(asked.meant()?),
+        _ => None,
+    };
     let client = match (Client::find(&cli.places).await, &cli.command) {
         (found, Command::Version) => return views::version(found.ok(), form).await,
         (found, _) => found?,
     };
+    if let Some(level) = &level {
+        return log_level::log_level(&client, level, form).await;
+    }
     match (&cli.command, packed) {
         (Command::Deploy(asked), Some(packed)) => {
             orders::deploy(&client, asked, packed, &Begun::default(), form).await
@@ -90,7 +99,6 @@ async fn ask(cli: &Cli, form: Form) -> Result<(), Fault> {
         (Command::Logs(asked), _) => views::logs(&client, asked, form).await,
         (Command::Reload(asked), _) => reload::reload(&client, asked, form).await,
         (Command::Upgrade(asked), _) => reload::upgrade(&client, asked, form).await,
-        (Command::LogLevel(asked), _) => reload::log_level(&client, asked, form).await,
         (Command::Events(asked), _) => views::events(&client, asked, form).await,
         // The others need no daemon, and are answered before.
         _ => Ok(()),

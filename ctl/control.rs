@@ -60,6 +60,7 @@ pub fn routes() -> OpenApiRouter<Arc<House>> {
         .routes(routes!(config::reload))
         .routes(routes!(config::upgrade))
         .routes(routes!(config::log_level, config::set_log_level))
+        .routes(routes!(config::set_service_level))
         .routes(routes!(description))
 }
 

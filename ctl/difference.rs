@@ -25,7 +25,7 @@ const OF_THE_DAEMON: [&str; 7] = [
 /// Also one of them; apart from the others, for their order.
 const TRUSTED: &str = "trusted_proxies";
 /// Fields of a service that count at once.
-const AT_ONCE: [&str; 17] = [
+const AT_ONCE: [&str; 18] = [
     "build",
     "crash_loop",
     "drain",
@@ -33,6 +33,7 @@ const AT_ONCE: [&str; 17] = [
     "hosts",
     "ignore",
     "keep_releases",
+    "log_level",
     "logs.total_size",
     "max_failures",
     "memory_max",

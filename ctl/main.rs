@@ -21,6 +21,7 @@ mod history;
 mod house;
 mod init;
 mod journal;
+mod level_request;
 mod log;
 mod metrics;
 mod notify;

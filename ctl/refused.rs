@@ -183,6 +183,10 @@ impl utoipa::IntoResponses for Refused {
             (415, "The body is not JSON by its content type."),
             (422, "The body is read, and what it says is refused."),
             (
+                502,
+                "A process of the service was asked, and did not answer as it should.",
+            ),
+            (
                 503,
                 "hotctl is ending, or the state of the service is damaged.",
             ),

@@ -5,10 +5,8 @@ use clap::ValueEnum;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use crate::answers::{Checked, Diagnosis, Failure, LogLine, Version, Watched, Written};
-use crate::api::{
-    DeploymentRecord, EventLine, Logging, Progress, ReleaseLine, Reloaded, Status, Upgraded,
-};
+use crate::answers::{Checked, Diagnosis, Failure, Levels, LogLine, Version, Watched, Written};
+use crate::api::{DeploymentRecord, EventLine, Progress, ReleaseLine, Reloaded, Status, Upgraded};
 
 /// What has a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,7 +66,7 @@ pub fn of(subject: Subject) -> Value {
         S::Releases => whole::<Vec<ReleaseLine>>(subject),
         S::Reload => whole::<Reloaded>(subject),
         S::Upgrade => whole::<Upgraded>(subject),
-        S::LogLevel => whole::<Logging>(subject),
+        S::LogLevel => whole::<Levels>(subject),
         S::Check => whole::<Checked>(subject),
         S::Init | S::Man => whole::<Written>(subject),
         S::Version => whole::<Version>(subject),

@@ -4,6 +4,7 @@
 
 mod adopt;
 mod build;
+mod level;
 mod named;
 mod net;
 mod owner;
@@ -51,6 +52,7 @@ use crate::upgrade::Serving;
 use slot::{Instance, Running};
 
 pub use build::Touched;
+pub use level::LevelStays;
 pub use renew::Renewal;
 pub use retire::Drained;
 pub use slot::{Launched, Started};

@@ -53,7 +53,7 @@ pub(crate) fn signal_number(name: &str) -> Option<i32> {
 }
 
 /// The signals that have a name here. Numbers differ between machines, hence the constants.
-const SIGNALS: [(i32, &str); 24] = [
+const SIGNALS: [(i32, &str); 26] = [
     (libc::SIGHUP, "HUP"),
     (libc::SIGINT, "INT"),
     (libc::SIGQUIT, "QUIT"),
@@ -72,6 +72,8 @@ const SIGNALS: [(i32, &str); 24] = [
     (libc::SIGCONT, "CONT"),
     (libc::SIGSTOP, "STOP"),
     (libc::SIGTSTP, "TSTP"),
+    (libc::SIGTTIN, "TTIN"),
+    (libc::SIGTTOU, "TTOU"),
     (libc::SIGXCPU, "XCPU"),
     (libc::SIGXFSZ, "XFSZ"),
     (libc::SIGVTALRM, "VTALRM"),

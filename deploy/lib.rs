@@ -14,6 +14,7 @@ pub mod env_file;
 mod exit;
 pub mod fingerprint;
 pub mod gate;
+pub mod heed;
 pub mod inspect;
 pub mod ledger;
 mod line;

@@ -6,15 +6,19 @@ mod attend;
 mod launch;
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::confine::Confines;
+use crate::exit::signal_number;
+use crate::heed::{Heed, heed};
 use crate::notify::Notice;
 use crate::ports::{Lease, Listener};
 use crate::tree;
@@ -121,6 +125,7 @@ struct Inner {
 #[derive(Debug)]
 enum Ask {
     Tell(Order),
+    SignalApp(Signal, oneshot::Sender<io::Result<()>>),
     KillShim,
     Leave,
 }
@@ -209,6 +214,25 @@ impl Process {
     pub async fn signal(&self, name: &str) {
         let order = Order::Signal(name.into());
         let _ = self.inner.asks.send(Ask::Tell(order)).await;
+    }
+
+    /// Send a signal to the app's own process and to nothing that it has started, by its name: `USR1`.
+    ///
+    /// # Errors
+    /// If there is no such signal, the app has ended, or the system refuses.
+    pub async fn signal_app(&self, name: &str) -> io::Result<()> {
+        let signal = signal_number(name).and_then(Signal::from_named_raw);
+        let signal = signal.ok_or(io::ErrorKind::InvalidInput)?;
+        let (tell, told) = oneshot::channel();
+        let gone = || io::Error::other("it has ended");
+        let asked = self.inner.asks.send(Ask::SignalApp(signal, tell)).await;
+        asked.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+
+    /// What the app's own process does about a signal, by its name; `None` where nobody can say.
+    pub fn heeds(&self, name: &str) -> Option<Heed> {
+        heed(self.inner.pid, signal_number(name)?).filter(|_| self.runs())
     }
 
     /// End it: SIGTERM to its group, after `grace` SIGKILL to all that it started, and resolves when

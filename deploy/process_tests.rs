@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::{Exit, Notify};
+use crate::heed::Heed;
 use crate::logs::tail;
 use crate::ports::{self, Ports};
 use crate::testing::{House, eventually, launcher, test_app};
@@ -367,6 +368,28 @@ async fn signals_reach_the_app() {
     app.signal("USR1").await;
     house.number("got").await;
     app.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_signal_for_the_app_alone_does_not_reach_what_it_has_started() {
+    let house = House::new();
+    // The child says nothing of the signal, and would be ended by it.
+    let app = house
+        .sh("sleep 30 & echo $! > child; trap 'echo 1 > got' USR1; trap '' USR2; echo 1 > ready; while :; do wait; done")
+        .await;
+    let child = house.number("child").await;
+    house.number("ready").await;
+    assert_eq!(app.heeds("USR1"), Some(Heed::Handles));
+    assert_eq!(app.heeds("USR2"), Some(Heed::Ignores));
+    assert_eq!(app.heeds("HUP"), Some(Heed::Default));
+    assert_eq!(app.heeds("NONSENSE"), None);
+    app.signal_app("USR1").await.unwrap();
+    house.number("got").await;
+    assert!(lives(child));
+    assert!(app.signal_app("NONSENSE").await.is_err());
+    app.stop(Duration::ZERO).await;
+    assert_eq!(app.heeds("USR1"), None);
+    assert!(app.signal_app("USR1").await.is_err());
 }
 
 #[tokio::test]

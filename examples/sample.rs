@@ -61,6 +61,10 @@ fn main() -> ExitCode {
 async fn serve(flags: Flags) -> io::Result<()> {
     let mut term = signal(SignalKind::terminate())?;
     let mut int = signal(SignalKind::interrupt())?;
+    let toggle = match flags.level_by_signal {
+        true => Some(signal(SignalKind::user_defined1())?),
+        false => None,
+    };
     let listener = Listener::open(flags.place()).await?;
     misbehave::say(&format!("listening on {}", listener.name()?));
     if let Some(after) = flags.notify_after {
@@ -72,6 +76,14 @@ async fn serve(flags: Flags) -> io::Result<()> {
 
     let (stop, stopping) = watch::channel(false);
     let app = Arc::new(App::new(flags, stopping));
+    if let Some(mut toggle) = toggle {
+        let app = app.clone();
+        tokio::spawn(async move {
+            while toggle.recv().await.is_some() {
+                app.toggle_level();
+            }
+        });
+    }
     let connections = TaskTracker::new();
     loop {
         tokio::select! {

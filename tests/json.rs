@@ -56,7 +56,8 @@ fn failure_fits(ran: &Ran) {
 
 #[test]
 fn every_command_that_looks_answers_as_its_schema_says() {
-    let mut daemon = Daemon::of_web("");
+    let way = "log_level = { request = \"PUT /level?to={level}\" }";
+    let mut daemon = Daemon::of_web(way);
     let whole = |args: &[&str], subject: &str| {
         let words = args.iter().copied().chain(["--json"]);
         let value: Value = daemon.hotctl(words).exits(0).json();
@@ -75,6 +76,7 @@ fn every_command_that_looks_answers_as_its_schema_says() {
     whole(&["reload"], "reload");
     whole(&["log-level"], "log-level");
     whole(&["log-level", "debug"], "log-level");
+    whole(&["log-level", "web", "debug"], "log-level");
     whole(&["check"], "check");
     whole(&["init", "fresh.toml"], "init");
     std::fs::write(daemon.folder().join("Procfile"), "web: a $PORT\n# end\n").unwrap();

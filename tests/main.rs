@@ -21,6 +21,7 @@ mod hangs;
 mod init;
 mod instruments;
 mod json;
+mod levels;
 mod metrics;
 mod net;
 mod notify;

@@ -92,6 +92,7 @@ impl Rules {
         self.above_zero(watch.key("max_wait"), service.watch.max_wait);
         self.build(at, service);
         self.logs(&at.key("logs"), &service.logs);
+        self.log_level(at, service);
         self.limits(&at.key("limits"), &service.limits);
         for (field, name) in [("user", &service.user), ("group", &service.group)] {
             if name.as_deref() == Some("") {

@@ -295,6 +295,110 @@ fn further_ports_have_names_and_are_asked_for_by_them() {
 }
 
 #[test]
+fn a_level_is_changed_by_a_signal_that_ends_nothing_or_by_a_request() {
+    const SIGNALS: &str = r#""USR1", "USR2", "HUP", "WINCH", "TTIN" or "TTOU""#;
+    for (signal, reason, hint) in [
+        ("TERM", "ends or stops a process, or lets it go on", SIGNALS),
+        ("KILL", "ends or stops a process, or lets it go on", SIGNALS),
+        (
+            "SIGSTOP",
+            "ends or stops a process, or lets it go on",
+            SIGNALS,
+        ),
+        ("NONSENSE", "not a signal that can change a level", SIGNALS),
+        (
+            "SIGUSR1",
+            "the name of a signal is written without SIG, in capitals",
+            r#""USR1""#,
+        ),
+        (
+            "hup",
+            "the name of a signal is written without SIG, in capitals",
+            r#""HUP""#,
+        ),
+    ] {
+        wrong_service(
+            &format!("log_level.signal = \"{signal}\"\n"),
+            &[&format!(
+                "hotctl.toml:3: service.web.log_level.signal: \"{signal}\": {reason} -> {hint}"
+            )],
+        );
+    }
+    for (request, reason, hint) in [
+        (
+            "/level",
+            "not a method in capitals, a space and a path",
+            r#"such as "PUT /loglevel?level={level}""#,
+        ),
+        (
+            "put /level",
+            "not a method in capitals, a space and a path",
+            r#"such as "PUT /loglevel?level={level}""#,
+        ),
+        ("PUT level", "a path begins with \"/\"", r#""/level""#),
+        (
+            "PUT /a b",
+            "a path has no space, \"#\" or other such character",
+            r#"percent-encoding, as it is sent: "%20" for a space"#,
+        ),
+        ("PUT /{levl}", "{levl} stands for nothing here", "{level}"),
+    ] {
+        wrong_service(
+            &format!("log_level.request = \"{request}\"\n"),
+            &[&format!(
+                "hotctl.toml:3: service.web.log_level.request: \"{request}\": {reason} -> {hint}"
+            )],
+        );
+    }
+    wrong_service(
+        "[service.web.log_level]\nsignal = \"USR1\"\nrequest = \"PUT /x\"\nbody = \"{lvl}\"\ncontent_type = \"\"\ntimeout = \"0s\"\n",
+        &[
+            r#"hotctl.toml:5: service.web.log_level.request: "PUT /x": one way is enough (line 4) -> leave one of the two out"#,
+            r#"hotctl.toml:6: service.web.log_level.body: "{lvl}": {lvl} stands for nothing here -> {level}"#,
+            r#"hotctl.toml:7: service.web.log_level.content_type: "": not the type of a body -> such as "application/json""#,
+            r#"hotctl.toml:8: service.web.log_level.timeout: "0s": must be above 0 -> leave it out for the default"#,
+        ],
+    );
+    let without = r#"means nothing without request -> request = "PUT /loglevel?level={level}" beside it, or leave it out"#;
+    wrong_service(
+        "[service.web.log_level]\nsignal = \"HUP\"\nbody = \"x\"\ncontent_type = \"text/plain\"\ntimeout = \"1s\"\n",
+        &[
+            &format!("hotctl.toml:5: service.web.log_level.body: \"x\": {without}"),
+            &format!(
+                "hotctl.toml:6: service.web.log_level.content_type: \"text/plain\": {without}"
+            ),
+            &format!("hotctl.toml:7: service.web.log_level.timeout: \"1s\": {without}"),
+        ],
+    );
+    wrong_service(
+        "http = false\nlog_level.request = \"PUT /x\"\n",
+        &[
+            r#"hotctl.toml:4: service.web.log_level.request: "PUT /x": a worker has no address that it could be sent to (line 3) -> signal = "USR1", or http = true"#,
+        ],
+    );
+    wrong_service(
+        "log_level.request = \"PUT /x\"\nlog_level.content_type = \"text/plain\"\n",
+        &[
+            r#"hotctl.toml:4: service.web.log_level.content_type: "text/plain": the type of a body that is not there -> body = "{level}", say, beside it"#,
+        ],
+    );
+    wrong_service(
+        "log_level = \"debug\"\n",
+        &[
+            r#"hotctl.toml:3: service.web.log_level: "debug": a string, where a table is due -> how it is changed, such as log_level = { signal = "USR1" }; what it begins with is for env"#,
+        ],
+    );
+    for good in [
+        "log_level.signal = \"USR1\"",
+        "http = false\nlog_level.signal = \"TTIN\"",
+        "log_level.request = \"POST /l\"\nlog_level.body = '{\"level\":\"{level}\"}'\nlog_level.content_type = \"application/json\"",
+        "log_level.request = \"PUT /l/{level}\"\nlog_level.timeout = \"1s\"",
+    ] {
+        config(Toml, &format!("{LEAST}{good}\n")).unwrap();
+    }
+}
+
+#[test]
 fn the_daemons_own_files_and_groups_are_ones() {
     wrong(
         Toml,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::build::Build;
+use super::log_level::LevelChange;
 use crate::error::Invalid;
 use crate::form;
 use crate::pattern::{HostPattern, PathPrefix, StatusSet};
@@ -143,6 +144,8 @@ pub struct Service {
     pub limits: Limits,
     /// How the output of the processes is kept.
     pub logs: Logs,
+    /// How its own log level is changed while it runs.
+    pub log_level: LevelChange,
     /// How many releases are kept on disk, those in use not counted. 1 or more. Default `5`.
     pub keep_releases: NonZeroU32,
     /// What is deployed by itself whenever it has changed.
@@ -434,6 +437,7 @@ impl Default for Service {
             group: None,
             limits: Limits::default(),
             logs: Logs::default(),
+            log_level: LevelChange::default(),
             keep_releases: NonZeroU32::MIN.saturating_add(4),
             watch: Watch::default(),
             build: Build::default(),

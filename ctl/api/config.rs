@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use hotctl_config::names::ServiceName;
+use hotctl_config::names::{ReleaseId, ServiceName};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -98,6 +98,46 @@ pub struct Logging {
     pub level: LogLevel,
     /// How much it was before the request.
     pub before: LogLevel,
+}
+
+/// The body of `PUT /v1/services/NAME/log-level`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceLevelRequest {
+    /// The level, in the app's own words: 1 to 64 letters, digits and `-_.:=,`. A signal names none.
+    #[schema(pattern = "^[A-Za-z0-9_.:=,-]{1,64}$")]
+    pub level: String,
+}
+
+/// The answer to `PUT /v1/services/NAME/log-level`: every process that is live was told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LevelChanged {
+    /// The service.
+    pub service: ServiceName,
+    /// The level that was asked for.
+    pub level: String,
+    /// The signal that was sent, such as `USR1`. It does not say the level.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// The request that was sent instead, as method and path without its query.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Those who were told; never empty.
+    pub processes: Vec<ToldProcess>,
+}
+
+/// A process that was told another log level.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ToldProcess {
+    /// Of which release.
+    pub release: ReleaseId,
+    /// Which of its instances, from 0.
+    pub instance: usize,
+    /// Its number.
+    pub pid: u32,
+    /// The status that it answered; none where it was sent a signal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
 }
 
 /// One difference.

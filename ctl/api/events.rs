@@ -375,6 +375,20 @@ pub enum Noted {
         /// What is wrong with it.
         error: String,
     },
+    /// The app's own log level was to be changed, and was where there is no `error`.
+    LogLevelChanged {
+        /// Who asked, and by which way.
+        by: Giver,
+        /// The level, in the app's own words. A signal does not say it.
+        level: String,
+        /// How: the signal, or method and path of the request.
+        how: String,
+        /// The processes that took it.
+        pids: Vec<u32>,
+        /// Why others did not.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
     /// An order was refused before it became a deployment.
     OrderRefused {
         /// What was asked for.

@@ -12,6 +12,7 @@ use hotctl_config::parse_duration;
 
 use crate::api::LogLevel;
 use crate::dev::Editor;
+use crate::fault::Fault;
 use crate::schema::Subject;
 
 #[derive(Debug, Args)]
@@ -424,15 +425,69 @@ pub struct Upgrade {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "hotctl log-level [OPTIONS] [[SERVICE] LEVEL]",
+    after_help = "\
 Examples:
-  hotctl log-level          what it is
-  hotctl log-level debug    from now on, until the daemon ends or is upgraded
+  hotctl log-level             what that of the daemon is
+  hotctl log-level debug       from now on, until the daemon ends or is upgraded
+  hotctl log-level web debug   that of what runs of web, until it is started again
 
-A daemon that is started, or takes over in an upgrade, begins with what `serve --log-level` says.")]
+The daemon knows error, warn, info, debug and trace. One that is started, or takes over in an
+upgrade, begins with what `serve --log-level` says. The levels of a service are the app's own
+words, and [service.web.log_level] in the configuration says how it is told: by a signal, which
+names no level, or by a request to each process that is live."
+)]
 pub struct LogLevelOf {
-    /// How much it is to write; left out: what it is
-    pub level: Option<LogLevel>,
+    /// A service, where a level follows; else a level of the daemon's own log
+    #[arg(value_name = "SERVICE|LEVEL")]
+    first: Option<String>,
+    /// The level of that service
+    #[arg(value_name = "LEVEL")]
+    second: Option<String>,
+}
+
+/// Whose log level is wanted, or is to be changed. How many words there are decides, so that a service
+/// may be named like a level.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LevelOf {
+    /// What that of the daemon is.
+    Shown,
+    /// The daemon's.
+    Daemon(LogLevel),
+    /// That of what runs of a service, in the app's own words.
+    Service(ServiceName, String),
+}
+
+impl LogLevelOf {
+    /// What is meant.
+    ///
+    /// # Errors
+    /// If a word is none that could stand there.
+    pub fn meant(&self) -> Result<LevelOf, Fault> {
+        let (first, level) = match (&self.first, &self.second) {
+            (None, _) => return Ok(LevelOf::Shown),
+            (Some(first), second) => (first, second),
+        };
+        if let Some(level) = level {
+            let service = first
+                .parse()
+                .map_err(|invalid| Fault::config(format!("log-level {first}: {invalid}")))?;
+            return Ok(LevelOf::Service(service, level.clone()));
+        }
+        match LogLevel::from_str(first, false) {
+            Ok(level) => Ok(LevelOf::Daemon(level)),
+            Err(_) => {
+                let all = LogLevel::value_variants().iter().map(ToString::to_string);
+                let all: Vec<String> = all.collect();
+                let text = format!("log-level {first}: not a level of the daemon's own log");
+                Err(Fault::config(text).hint(format!(
+                    "one of {}; for a service hotctl log-level {first} LEVEL",
+                    all.join(", ")
+                )))
+            }
+        }
+    }
 }
 
 #[derive(Debug, Args)]

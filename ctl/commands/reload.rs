@@ -1,9 +1,9 @@
-//! `hotctl reload`, `hotctl upgrade` and `hotctl log-level`: what is done to the daemon itself, and what came of it.
+//! `hotctl reload` and `hotctl upgrade`: what is done to the daemon itself, and what came of it.
 
 use reqwest::Method;
 
 use super::answer;
-use crate::api::{LogLevelRequest, Logging, ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
+use crate::api::{ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
 use crate::cli::{self, Form};
 use crate::client::Client;
 use crate::fault::Fault;
@@ -59,24 +59,5 @@ pub async fn upgrade(client: &Client, asked: &cli::Upgrade, form: Form) -> Resul
             took_ms,
         } = &upgraded;
         format!("hotctl {version} serves, pid {pid}, after {took_ms} ms")
-    })
-}
-
-/// `hotctl log-level`.
-pub async fn log_level(client: &Client, asked: &cli::LogLevelOf, form: Form) -> Result<(), Fault> {
-    let path = "/v1/log-level";
-    let Some(level) = asked.level else {
-        let logging: Logging = client.get(path).await?;
-        return answer(form, &logging, || logging.level.to_string());
-    };
-    let request = LogLevelRequest { level };
-    let response = client.order(Method::PUT, path, &request).await?;
-    let logging: Logging = response.json().await.map_err(|cause| client.lost(&cause))?;
-    answer(form, &logging, || {
-        let Logging { level, before } = &logging;
-        match level == before {
-            true => format!("{level}, as before"),
-            false => format!("{level}, before: {before}"),
-        }
     })
 }

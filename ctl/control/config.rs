@@ -1,18 +1,25 @@
-//! The daemon itself over the control API: to read its configuration again, to be replaced.
+//! The daemon itself over the control API: to read its configuration again, to be replaced; and how much
+//! is written, by it and by apps.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use hotctl_config::names::ServiceName;
 use tokio::sync::oneshot;
 use tracing::info;
 
-use crate::api::{LogLevelRequest, Logging, ReloadRequest, Reloaded, UpgradeRequest, Upgraded};
+use crate::api::{
+    LevelChanged, LogLevelRequest, Logging, ReloadRequest, Reloaded, ServiceLevelRequest,
+    UpgradeRequest, Upgraded,
+};
 use crate::fault::{Exit, Fault};
 use crate::house::House;
-use crate::refused::{Body, BodyOrDefault, NoQuery, Refused};
+use crate::level_request::is_level;
+use crate::refused::{Body, BodyOrDefault, NoQuery, Path, Refused};
 use crate::reload::Mode;
+use crate::site::LevelStays;
 use crate::upgrade::Order;
 use crate::who::Giver;
 
@@ -118,6 +125,43 @@ pub(super) async fn set_log_level(
     let before = house.means.log.set(level).map_err(refused)?;
     info!(by = by.who.to_string(), %before, %level, "log level");
     Ok(Json(Logging { level, before }))
+}
+
+/// Change the log level of the app itself, in what is live and in a candidate that is up. Answered once
+/// each of them was told.
+#[utoipa::path(
+    put,
+    path = "/v1/services/{service}/log-level",
+    params(("service" = ServiceName, Path, description = "The service")),
+    request_body = ServiceLevelRequest,
+    responses((status = 200, body = LevelChanged), Refused)
+)]
+pub(super) async fn set_service_level(
+    State(house): State<Arc<House>>,
+    _: NoQuery,
+    Path(service): Path<ServiceName>,
+    by: Giver,
+    Body(request): Body<ServiceLevelRequest>,
+) -> Result<Json<LevelChanged>, Refused> {
+    let site = house.resident(&service)?.site;
+    let level = request.level;
+    if !is_level(&level) {
+        let text = format!("level {level:?}: not a word that could be sent");
+        return Err(Refused::new(StatusCode::BAD_REQUEST, text)
+            .hint("1 to 64 letters, digits and any of -_.:=, such as \"debug\""));
+    }
+    // Of its own: a caller that leaves does not leave half of the processes at another level.
+    let changed = tokio::spawn(async move { site.change_level(&level, &by).await }).await;
+    match changed {
+        Ok(Ok(changed)) => Ok(Json(changed)),
+        Ok(Err(LevelStays::NoWay(fault))) => Err(Refused::of(StatusCode::NOT_FOUND, fault)),
+        Ok(Err(LevelStays::NotNow(fault))) => Err(Refused::of(StatusCode::CONFLICT, fault)),
+        Ok(Err(LevelStays::NotTaken(fault))) => Err(Refused::of(StatusCode::BAD_GATEWAY, fault)),
+        Err(ended) => {
+            let text = format!("the change of the level ended: {ended}");
+            Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, text))
+        }
+    }
 }
 
 fn refused(fault: Fault) -> Refused {

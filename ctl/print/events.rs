@@ -342,6 +342,25 @@ pub fn noted(what: &Noted) -> String {
             by.who,
             in_style(BAD, "refused")
         ),
+        Noted::LogLevelChanged {
+            by,
+            level,
+            how,
+            pids,
+            error,
+        } => {
+            let pids: Vec<String> = pids.iter().map(ToString::to_string).collect();
+            let to = match (pids.as_slice(), error) {
+                ([], Some(error)) => format!("{}: {error}", in_style(BAD, "not changed")),
+                (_, Some(error)) => format!(
+                    "pid {}; {}: {error}",
+                    pids.join(", "),
+                    in_style(BAD, "not all")
+                ),
+                (_, None) => format!("pid {}", pids.join(", ")),
+            };
+            format!("log level {level} by {how}, as {} wanted: {to}", by.who)
+        }
         Noted::OrderRefused { verb, by, why } => {
             format!("{} by {} refused: {why}", word(verb), by.who)
         }

@@ -222,6 +222,8 @@ impl Attendant {
                         }
                         self.order(&order).await;
                     }
+                    // Whoever asked may have left.
+                    Some(Ask::SignalApp(signal, tell)) => drop(tell.send(self.signal_app(signal))),
                     Some(Ask::KillShim) => self.shim.kill(),
                     Some(Ask::Leave) if self.ties != Ties::Bound => return End::Left,
                     Some(Ask::Leave) => {}
@@ -233,6 +235,14 @@ impl Attendant {
                     }
                 },
             }
+        }
+    }
+
+    /// By the process that is held, whose number cannot be another's; whatever the shim knows.
+    fn signal_app(&self, signal: Signal) -> io::Result<()> {
+        match &self.app {
+            Some(app) => Ok(rustix::process::pidfd_send_signal(app.get_ref(), signal)?),
+            None => Err(io::Error::other("it has ended")),
         }
     }
 

@@ -12,6 +12,7 @@ on the unix socket SOCKET, else on HOST:PORT (default 127.0.0.1:8000).
 
   --version-text TEXT   what GET / answers
   --marker TEXT         looked at by nobody; makes the command another one
+  --level-by-signal     SIGUSR1 changes the log level from info to debug and back
   --notify-after-ms N   says STATUS=warming up to NOTIFY_SOCKET, and after N milliseconds READY=1
 
 Answers:
@@ -32,6 +33,7 @@ Answers:
   /proc?name=X          the file /proc/self/X, such as limits or status
   /eat?mib=N            takes so much memory and keeps it
   /exit?code=N          ends without an answer
+  /level                the log level; PUT /level?to=X, or POST /level with it as body, changes it
 
 Misbehaves:
   --crash-at-start [N]  ends with status N (default 1) before it listens
@@ -120,6 +122,7 @@ pub struct Flags {
     pub listen_on: Option<u16>,
     pub listen_also: Option<u16>,
     pub fork_children: bool,
+    pub level_by_signal: bool,
     pub flood_stdout: bool,
     pub child: Option<Child>,
 }
@@ -147,6 +150,7 @@ impl Flags {
             listen_on: None,
             listen_also: None,
             fork_children: false,
+            level_by_signal: false,
             flood_stdout: false,
             child: None,
         };
@@ -180,6 +184,7 @@ impl Flags {
                 "--notify-after-ms" => flags.notify_after = Some(millis(&value()?)?),
                 "--hang" => flags.manner = Manner::Never,
                 "--ignore-term" => flags.on_term = OnTerm::Ignore,
+                "--level-by-signal" => flags.level_by_signal = true,
                 "--fork-children" => flags.fork_children = true,
                 "--flood-stdout" => flags.flood_stdout = true,
                 "--start-delay-ms" => flags.start_delay = millis(&value()?)?,

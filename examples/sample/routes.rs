@@ -25,6 +25,8 @@ pub struct App {
     let_go: watch::Sender<HashSet<String>>,
     /// What `/eat` has taken.
     eaten: Mutex<Vec<Vec<u8>>>,
+    /// The log level, `info` at first.
+    level: watch::Sender<String>,
     pid: u32,
     begun: Instant,
 }
@@ -37,9 +39,17 @@ impl App {
             stopping,
             let_go: watch::Sender::new(HashSet::new()),
             eaten: Mutex::default(),
+            level: watch::Sender::new("info".to_string()),
             pid: std::process::id(),
             begun: Instant::now(),
         }
+    }
+
+    /// The log level, from `info` to `debug` and back.
+    pub fn toggle_level(&self) {
+        self.level.send_modify(|level| {
+            *level = if level == "info" { "debug" } else { "info" }.to_string();
+        });
     }
 
     fn after(&self, head: &Head) -> After {
@@ -117,6 +127,27 @@ pub async fn answer(
                 hash.update(&piece);
             }
             format!("{length} {}\n", hash.finalize().to_hex())
+        }
+        "/level" => {
+            let to = match head.method.as_str() {
+                "PUT" => head.query("to").map(str::to_string),
+                "POST" => {
+                    let mut body = Vec::new();
+                    while let Some(piece) = connection.body_piece().await? {
+                        body.extend_from_slice(&piece);
+                    }
+                    Some(String::from_utf8_lossy(&body).into_owned())
+                }
+                _ => None,
+            };
+            if to.as_deref() == Some("loud") {
+                let text = "no level loud\nthere are others\n";
+                return simple(connection, head, app, 400, "", text).await;
+            }
+            if let Some(to) = to {
+                app.level.send_replace(to);
+            }
+            format!("{}\n", app.level.borrow().clone())
         }
         "/headers" => head.text.clone(),
         "/status" => {
@@ -296,6 +327,7 @@ fn reason(status: u64) -> &'static str {
         204 => "No Content",
         301 => "Moved Permanently",
         304 => "Not Modified",
+        400 => "Bad Request",
         404 => "Not Found",
         426 => "Upgrade Required",
         500 => "Internal Server Error",
