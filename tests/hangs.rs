@@ -1,6 +1,7 @@
 //! Processes that somebody has stopped (SIGSTOP), or that hang: they do not end, and do nothing. That
 //! is found out, and somebody else does their work.
 
+use std::fs;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -165,6 +166,10 @@ fn the_end_of_an_app_is_heard_of_though_its_shim_is_stopped() {
     load.expect(&["v1"]);
     load.wait_for(20);
     send(shim, Signal::STOP);
+    eventually("it is stopped", || {
+        let stat = fs::read_to_string(format!("/proc/{shim}/stat")).unwrap();
+        stat.rsplit(") ").next().unwrap().starts_with('T')
+    });
     send(app, Signal::KILL);
     eventually("it was started again", || {
         let live = daemon.live();
