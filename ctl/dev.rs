@@ -29,6 +29,8 @@ pub use project::{fixed_port, sources};
 const CONFIG: &str = "hotctl.toml";
 /// What has begun may go on for so long after the flip, where nothing else is configured.
 const DRAIN: Duration = Duration::from_secs(1);
+/// The same of what somebody holds open: a page that loads itself anew lets go of it by itself.
+const HELD_OPEN: Duration = Duration::from_secs(10);
 
 /// Run the project until Ctrl-C.
 ///
@@ -115,8 +117,8 @@ pub fn at_the_desk(config: &mut Config) {
         if service.drain == plain.drain {
             service.drain = Drain {
                 requests: DRAIN,
-                websockets: DRAIN,
-                streams: DRAIN,
+                websockets: HELD_OPEN,
+                streams: HELD_OPEN,
                 spread: Duration::ZERO,
                 ..plain.drain.clone()
             };

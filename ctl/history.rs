@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tracing::{error, warn};
 
 use crate::api::{DeploymentRecord, LastFailure, Outcome, PhaseTook, Summary, Verb};
-use crate::sealed::{self, Unreadable};
+use crate::sealed::{self, Outlives, Unreadable};
 use crate::teller::ms;
 use crate::who::Giver;
 
@@ -205,7 +205,7 @@ impl History {
                 schema: SCHEMA,
                 deployments,
             };
-            sealed::write(&history.folder, FILE, &kept)
+            sealed::write(&history.folder, FILE, &kept, Outlives::PowerCut)
         });
         if let Err(cause) = written.await.unwrap_or_else(|join| Err(join.into())) {
             self.errors.inc();

@@ -105,8 +105,8 @@ fn a_damaged_history_is_put_aside_and_its_last_good_copy_goes_on() {
             })
             .collect(),
     };
-    sealed::write(temp.path(), FILE, &kept(&[1])).unwrap();
-    sealed::write(temp.path(), FILE, &kept(&[1, 2])).unwrap();
+    sealed::write(temp.path(), FILE, &kept(&[1]), Outlives::PowerCut).unwrap();
+    sealed::write(temp.path(), FILE, &kept(&[1, 2]), Outlives::PowerCut).unwrap();
     fs::write(temp.path().join(FILE), "{\"schema\":2").unwrap();
     let history = History::open(temp.path(), &web(), counter()).unwrap();
     assert_eq!(history.newest(9).len(), 1);

@@ -73,18 +73,38 @@ pub fn understand<T: DeserializeOwned>(text: &[u8], newest: u32) -> Result<T, Un
     serde_json::from_slice(text).map_err(json)
 }
 
+/// What a file that is written must be whole after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlives {
+    /// A power cut: it is waited for until it is on the disk.
+    PowerCut,
+    /// The end of every process, which is for the system to see to.
+    Kill,
+}
+
 /// Write an object with a field `schema`: beside the file and to the disk; then let the file that is
 /// there become the last good one; then put it in its place by rename, and that to the disk.
 ///
 /// # Errors
 /// If any of it fails; what was there before is whole then, and still in its place.
-pub fn write(folder: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+pub fn write(
+    folder: &Path,
+    name: &str,
+    value: &impl Serialize,
+    outlives: Outlives,
+) -> io::Result<()> {
     let staged = stage(folder, value)?;
+    if outlives == Outlives::PowerCut {
+        staged.as_file().sync_all()?;
+    }
     keep_last(folder, name)?;
     failpoint::pass("before-rename");
     staged.persist(folder.join(name))?;
     failpoint::pass("after-rename");
-    File::open(folder)?.sync_all()
+    match outlives {
+        Outlives::PowerCut => File::open(folder)?.sync_all(),
+        Outlives::Kill => Ok(()),
+    }
 }
 
 /// Where the one before the file of this name is kept.
@@ -107,13 +127,12 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Whole, and on the disk, under a name that nobody reads.
+/// Whole, under a name that nobody reads.
 fn stage(folder: &Path, value: &impl Serialize) -> io::Result<NamedTempFile> {
     fs::create_dir_all(folder)?;
     let mut file = tempfile::Builder::new().prefix(HALF).tempfile_in(folder)?;
     // Whole first: the writer of JSON would make a system call for each word.
     file.write_all(&sealed(value)?)?;
-    file.as_file().sync_all()?;
     Ok(file)
 }
 

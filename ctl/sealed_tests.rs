@@ -64,8 +64,8 @@ fn at_every_step_of_a_write_a_whole_file_is_in_its_place_and_a_whole_one_beside_
         assert_eq!(read(&path).unwrap(), note(now), "{step}");
         assert_eq!(read(&last).unwrap(), note(before), "{step}");
     };
-    write(folder, name, &note("one")).unwrap();
-    write(folder, name, &note("two")).unwrap();
+    write(folder, name, &note("one"), Outlives::PowerCut).unwrap();
+    write(folder, name, &note("two"), Outlives::PowerCut).unwrap();
     holds("two", "one", "two writes");
     // Killed while it was written, and before it was on the disk.
     for part in [0, 1, 30] {
@@ -90,7 +90,7 @@ fn at_every_step_of_a_write_a_whole_file_is_in_its_place_and_a_whole_one_beside_
     sweep(folder).unwrap();
     let left = fs::read_dir(folder).unwrap().count();
     assert_eq!(left, 2, "what was half done is gone");
-    write(folder, name, &note("four")).unwrap();
+    write(folder, name, &note("four"), Outlives::PowerCut).unwrap();
     holds("four", "three", "and on");
 }
 
@@ -98,9 +98,9 @@ fn at_every_step_of_a_write_a_whole_file_is_in_its_place_and_a_whole_one_beside_
 fn a_write_that_fails_leaves_both_as_they_were() {
     let temp = tempfile::tempdir().unwrap();
     let (folder, name) = (temp.path(), "note.json");
-    write(folder, name, &note("one")).unwrap();
-    write(folder, name, &note("two")).unwrap();
-    write(folder, name, &"not an object").unwrap_err();
+    write(folder, name, &note("one"), Outlives::PowerCut).unwrap();
+    write(folder, name, &note("two"), Outlives::PowerCut).unwrap();
+    write(folder, name, &"not an object", Outlives::PowerCut).unwrap_err();
     assert_eq!(read(&folder.join(name)).unwrap(), note("two"));
     assert_eq!(read(&last_of(folder, name)).unwrap(), note("one"));
     assert_eq!(fs::read_dir(folder).unwrap().count(), 2);

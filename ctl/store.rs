@@ -15,7 +15,7 @@ use tracing::{error, warn};
 use crate::fault::Fault;
 use crate::history::now_ms;
 use crate::places;
-use crate::sealed::{self, Unreadable};
+use crate::sealed::{self, Outlives, Unreadable};
 
 /// The version of the record's shape. Schema 1 had no checksum. A later one is refused rather than
 /// guessed at; so whoever adds something that must not be lost on the way through an older hotctl
@@ -55,6 +55,7 @@ pub enum Source {
 #[derive(Debug)]
 pub struct StateFolder {
     root: PathBuf,
+    outlives: Outlives,
     /// None once another hotctl goes on with it.
     lock: Mutex<Option<File>>,
 }
@@ -94,6 +95,7 @@ impl StateFolder {
         }
         Ok(Self {
             root: root.to_owned(),
+            outlives: Outlives::PowerCut,
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -115,8 +117,14 @@ impl StateFolder {
         }
         Ok(Self {
             root: root.to_owned(),
+            outlives: Outlives::PowerCut,
             lock: Mutex::new(Some(lock)),
         })
+    }
+
+    /// What its records must outlive; a power cut, unless something else is said.
+    pub fn which_outlives(self, outlives: Outlives) -> Self {
+        Self { outlives, ..self }
     }
 
     /// The lock, for the hotctl that takes our place.
@@ -260,7 +268,8 @@ impl StateFolder {
             schema: SCHEMA,
             ledger: ledger.clone(),
         };
-        sealed::write(&self.service(&ledger.service), RECORD, &record)
+        let folder = self.service(&ledger.service);
+        sealed::write(&folder, RECORD, &record, self.outlives)
     }
 }
 

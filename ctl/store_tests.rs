@@ -67,7 +67,7 @@ fn a_record_of_the_first_schema_is_read() {
 fn a_record_of_a_later_hotctl_is_refused_and_not_replaced_by_an_older_copy() {
     let (_temp, folder) = written();
     let later = serde_json::json!({"schema": 99, "ledger": {"shape": "unheard of"}});
-    sealed::write(&folder.service(&web()), RECORD, &later).unwrap();
+    sealed::write(&folder.service(&web()), RECORD, &later, Outlives::PowerCut).unwrap();
     let before = fs::read(record(&folder)).unwrap();
     let refused = folder.take_up(&web()).unwrap_err();
     assert!(

@@ -22,7 +22,8 @@ use crate::log::Log;
 use crate::metrics::{Metrics, Read};
 use crate::places::{self, Whereabouts};
 use crate::reload::{self, Origin};
-use crate::site::Means;
+use crate::sealed::Outlives;
+use crate::site::{Manner, Means};
 use crate::socket::{Callers, Named, Socket};
 use crate::store::StateFolder;
 use crate::upgrade::Predecessor;
@@ -60,6 +61,11 @@ pub fn boot(
         Some(lock) => StateFolder::with_lock(&state, lock)?,
         None => StateFolder::open(&state)?,
     };
+    let state = state.which_outlives(match origin.manner {
+        Manner::Serve => Outlives::PowerCut,
+        // Nothing of a desk does: its apps end with hotctl, and each save makes another release.
+        Manner::Dev => Outlives::Kill,
+    });
     let registry = Registry::new();
     let metric = |cause: prometheus::Error| Fault::failed(format!("metrics: {cause}"));
     let metrics = Arc::new(Metrics::new(&registry).map_err(metric)?);
