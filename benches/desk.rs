@@ -31,7 +31,7 @@ use tempfile::TempDir;
 
 /// What is edited is the name of the version; what is built is a copy of the app that says it.
 const BUILD: &str = "cp ../releases/$(cat version) ../out/new && mv ../out/new ../out/app\n";
-const CONFIG: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\n[service.web.build]\n\
+const CONFIG: &str = "[service.web.build]\n\
     command = [\"sh\", \"build.sh\"]\nroot = \"src\"\noutput = \"../out/app\"\n";
 /// How others do it: build, and be the app.
 const RUN: &str = "cd src && sh build.sh && cd .. && exec out/app\n";

@@ -35,7 +35,7 @@ pub use file::{
 pub use names::{Digest, Percent, ReleaseId, ServiceName, Slot};
 pub use pattern::{HostPattern, PathPrefix, StatusSet};
 pub use port_name::PortName;
-pub use read::{EXAMPLE, find, parse, read, single};
+pub use read::{EXAMPLE, find, parse, read, read_with, single};
 pub use source::{Format, load};
 pub use units::{brief, parse_bytes, parse_duration, show_bytes, show_duration};
 

@@ -52,7 +52,15 @@ fn first_of(places: [&Path; 2]) -> Result<Option<PathBuf>, Problems> {
 /// # Errors
 /// All that is wrong with it, in the order of the file, or why it cannot be read.
 pub fn read(path: &Path) -> Result<Config, Problems> {
-    parse(&load(path)?, Format::of(path), path)
+    read_with(path, |_| {})
+}
+
+/// The same, with what goes before what the file says, such as flags: the whole is checked.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_with(path: &Path, change: impl FnOnce(&mut Config)) -> Result<Config, Problems> {
+    parse_with(&load(path)?, Format::of(path), path, change)
 }
 
 /// Reads and checks a text, and what it includes. `origin` is the file it came from: for the messages,
@@ -62,6 +70,15 @@ pub fn read(path: &Path) -> Result<Config, Problems> {
 /// All that is wrong with it, in the order of the files: what the format itself forbids, and if there
 /// is none of that, every value and every conflict.
 pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Problems> {
+    parse_with(text, format, origin, |_| {})
+}
+
+fn parse_with(
+    text: &str,
+    format: Format,
+    origin: &Path,
+    change: impl FnOnce(&mut Config),
+) -> Result<Config, Problems> {
     let source = Source {
         file: origin.into(),
         format,
@@ -72,7 +89,7 @@ pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Proble
     let services_known = problems.is_empty();
     let mut refused = Vec::new();
     // Reading ends at the first wrong value. So it is told, left out, and the rest is read again.
-    let config: Option<Config> = loop {
+    let mut config: Option<Config> = loop {
         let wrong = match decode(&tree) {
             Ok(config) => break Some(config),
             Err(wrong) => wrong,
@@ -88,7 +105,8 @@ pub fn parse(text: &str, format: Format, origin: &Path) -> Result<Config, Proble
         tree.refuse(&place);
         refused.push(place);
     };
-    if let Some(config) = &config {
+    if let Some(config) = &mut config {
+        change(config);
         // A value that was refused now has its default, about which nobody wants to hear. And where an
         // element of a list is left out, the numbers of the others are off.
         let touched = |place: &Place| refused.iter().any(|refused| refused.list().overlaps(place));

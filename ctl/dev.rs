@@ -7,11 +7,11 @@ mod project;
 
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hotctl_config::file::{Admin, Config, Drain, OnExit, Service};
+use hotctl_config::file::{Admin, Config, Drain, Listen, OnExit, Service};
 
 use crate::cli::{self, LogFormat, Places};
 use crate::daemon::{self, Setup};
@@ -27,6 +27,8 @@ pub use project::{fixed_port, sources};
 
 /// The file of a configuration that is looked for.
 const CONFIG: &str = "hotctl.toml";
+/// Where requests are taken, where nothing else is configured.
+const USUAL: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080));
 /// What has begun may go on for so long after the flip, where nothing else is configured.
 const DRAIN: Duration = Duration::from_secs(1);
 /// The same of what somebody holds open: a page that loads itself anew lets go of it by itself.
@@ -105,6 +107,9 @@ fn own_places(here: &Path, asked: &Places) -> Result<Places, Fault> {
 /// What differs at the desk, where nothing else is configured: nobody is to wait for what was.
 pub fn at_the_desk(config: &mut Config) {
     let plain = Service::default();
+    if config.listen.is_empty() {
+        config.listen.push(Listen { address: USUAL });
+    }
     config.admin = Admin::Off;
     config.on_exit = OnExit::Stop;
     if config.shutdown_timeout == Config::default().shutdown_timeout {

@@ -74,9 +74,20 @@ impl Origin {
     pub fn read(&self) -> Result<Config, Fault> {
         let refused = |problems: hotctl_config::Problems| Fault::config(problems.to_string());
         let mut config = match (&self.file, &self.found, self.listen.first()) {
-            (Some(file), _, _) => hotctl_config::read(file).map_err(refused)?,
-            (None, Some(found), _) => found.clone(),
-            (None, None, Some(listen)) => hotctl_config::single(*listen),
+            (Some(file), _, _) => {
+                let read = hotctl_config::read_with(file, |config| self.goes_before(config));
+                read.map_err(refused)?
+            }
+            (None, Some(found), _) => {
+                let mut config = found.clone();
+                self.goes_before(&mut config);
+                config
+            }
+            (None, None, Some(listen)) => {
+                let mut config = hotctl_config::single(*listen);
+                self.goes_before(&mut config);
+                config
+            }
             (None, None, None) => {
                 return Err(Fault::config(
                     "no configuration found: neither ./hotctl.toml nor /etc/hotctl/hotctl.toml is there",
@@ -84,6 +95,12 @@ impl Origin {
                 .hint("`hotctl serve --listen 127.0.0.1:8080` for one service, or `hotctl init`"));
             }
         };
+        self.pick(&mut config)?;
+        Ok(config)
+    }
+
+    /// What flags say, and for what the daemon runs.
+    fn goes_before(&self, config: &mut Config) {
         if !self.listen.is_empty() {
             let listen = self.listen.iter();
             config.listen = listen.map(|&address| Listen { address }).collect();
@@ -92,10 +109,8 @@ impl Origin {
             config.admin = admin;
         }
         if self.manner == Manner::Dev {
-            dev::at_the_desk(&mut config);
+            dev::at_the_desk(config);
         }
-        self.pick(&mut config)?;
-        Ok(config)
     }
 
     /// Leave out the services that are not wanted.

@@ -81,8 +81,7 @@ const STYLE: &str = "body { font: 18px system-ui; margin: 3rem } h1 { color: rgb
 const ERROR: &str = "\u{1b}[1m\u{1b}[91merror[E0308]\u{1b}[0m\u{1b}[1m: mismatched types, expected `Vec<T>`\u{1b}[0m\n  --> src/shop.rs:3:5\n";
 
 /// A build that leaves what is in `src/app.py`, and fails while there is a file `src/broken`.
-const CONFIG: &str = "[[listen]]\naddress = \"127.0.0.1:0\"\n\
-    [service.web]\nrun = [\"python3\", \"{release}/app.py\"]\nworkdir = \"src\"\n\
+const CONFIG: &str = "[service.web]\nrun = [\"python3\", \"{release}/app.py\"]\nworkdir = \"src\"\n\
     [service.web.build]\ncommand = [\"sh\", \"-c\", \"if [ -e broken ]; then cat broken >&2; exit 101; fi; \
     mkdir -p ../out; cp app.py ../out/new; mv ../out/new ../out/app.py\"]\n\
     root = \"src\"\noutput = \"../out\"\nassets = [\"*.css\"]\n";

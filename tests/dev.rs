@@ -71,6 +71,33 @@ fn a_cargo_project_is_built_and_live_at_each_save() {
     );
 }
 
+const GO: &str = r#"package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+)
+
+func main() {
+	http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Version", "v1")
+		fmt.Fprint(w, "v1\n")
+	})
+	http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), nil)
+}
+"#;
+
+#[test]
+fn a_go_project_is_built_and_live_at_each_save() {
+    is_live_at_each_save(
+        &[("go.mod", "module hello\n\ngo 1.18\n"), ("main.go", GO)],
+        "main.go",
+        "func broken() { undefined() }",
+        &["failed after", "main.go:17", "undefined: undefined"],
+    );
+}
+
 const NODE: &str = "require('http').createServer((q, r) => {\n  r.setHeader('X-Version', 'v1');\n  r.end('v1\\n');\n}).listen(process.env.PORT, process.env.HOST);\n";
 
 #[test]
