@@ -11,7 +11,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hotctl_config::file::{Admin, Config, Drain, Listen, OnExit, Service};
+use hotctl_config::file::{AddressKind, Admin, Config, Drain, Listen, OnExit, Service};
 
 use crate::cli::{self, LogFormat, Places};
 use crate::daemon::{self, Setup};
@@ -47,6 +47,18 @@ pub fn run(asked_places: &Places, asked: &cli::Dev) -> Result<(), Fault> {
         Some(_) => None,
         None => {
             let project = project::of(&here, &asked.command)?;
+            if let AddressKind::Fixed(own) = project.service.address
+                && let Some(same) = asked.listen.iter().find(|it| it.port() == own.get())
+            {
+                return Err(Fault::config(format!(
+                    "--listen {same}: the app itself listens at port {own}, as its source says"
+                ))
+                .hint(format!(
+                    "another port, or leave --listen out: {}:{}",
+                    Ipv4Addr::LOCALHOST,
+                    project.port
+                )));
+            }
             said.extend(project.said);
             Some(single(&project.service, project.port))
         }

@@ -149,6 +149,11 @@ impl Configured {
         }
     }
 
+    /// The file that it is read from, where there is one.
+    pub fn file(&self) -> Option<PathBuf> {
+        self.origin.file.clone()
+    }
+
     /// What is in force now. A reload that goes on is not waited for: it may hang at its file.
     pub fn now(&self) -> Config {
         self.in_force().config.clone()

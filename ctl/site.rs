@@ -21,7 +21,8 @@ mod view;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -150,6 +151,11 @@ impl Inner {
     }
 }
 
+fn make_folders(folder: &Path) -> io::Result<()> {
+    let mut parts = ["logs", "data", "run", "sock"].iter();
+    parts.try_for_each(|part| std::fs::create_dir_all(folder.join(part)))
+}
+
 /// A process has ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
@@ -181,9 +187,7 @@ impl Site {
         }
         let fault =
             |cause: io::Error| Fault::config(format!("state {}: {cause}", folder.display()));
-        for part in ["logs", "data", "run", "sock"] {
-            std::fs::create_dir_all(folder.join(part)).map_err(fault)?;
-        }
+        make_folders(&folder).map_err(fault)?;
         let key = Key::open(&folder.join("key")).map_err(fault)?;
         let store = Store::open(folder.join("releases")).map_err(fault)?;
         means.metrics.prepare(name);
@@ -212,6 +216,23 @@ impl Site {
             tasks: TaskTracker::new(),
             left: CancellationToken::new(),
         }))
+    }
+
+    /// See that its folders are there: somebody may have removed them while hotctl runs.
+    ///
+    /// # Errors
+    /// If they cannot be made.
+    pub fn make_folders(&self) -> io::Result<()> {
+        let folder = self.means.state.service(&self.name);
+        if folder.join("releases").exists() {
+            return Ok(());
+        }
+        // As private as it was.
+        let mut private = std::fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
+        private.create(self.means.state.root())?;
+        make_folders(&folder)?;
+        std::fs::create_dir_all(folder.join("releases"))
     }
 
     /// What the configuration says of it now.

@@ -21,6 +21,7 @@ use crate::api::{Noted, Progress};
 use crate::chunks;
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::{Site, Touched};
+use crate::store::on_disk;
 use crate::who::Giver;
 use build::{Building, Disturbed, Loops, Verdict};
 
@@ -356,6 +357,10 @@ struct Put {
 }
 
 async fn put(site: &Arc<Site>, plans: &Plans) -> Result<Put, Refused> {
+    if let Err(cause) = on_disk(|| site.make_folders()) {
+        return Err(Refused::new(format!("state: {cause}"))
+            .hint("free space, or mend the permissions of the state folder"));
+    }
     let ignore = site.config().ignore.clone();
     let (watched, output) = (plans.watch.clone(), plans.build.output.clone());
     let packed = tokio::task::spawn_blocking(move || match (&watched.kind, output) {

@@ -27,6 +27,13 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     found
 }
 
+/// Remove a log, and what was put aside of it a moment ago; what cannot be removed stays.
+pub fn remove(log: &Path) {
+    for path in [log.to_path_buf(), rotate::aside(log, 1)] {
+        let _ = fs::remove_file(path);
+    }
+}
+
 /// Remove the oldest logs of a folder until all that is there has at most `total_size` bytes; returns
 /// the files that were removed. What was put aside and compressed goes file by file, a log that is
 /// written with what was put aside of it a moment ago as one. Only logs are looked at. Those of

@@ -49,6 +49,8 @@ pub struct Page<'a> {
     pub service: Option<&'a ServiceName>,
     /// Which release has made it; none where hotctl has.
     pub release: Option<&'a ReleaseId>,
+    /// Whether it answers something else than a `GET`: to load it anew would do that again.
+    pub once: bool,
     /// With which its script is let in by the page's own policy, where it has one.
     pub nonce: Option<&'a str>,
 }
@@ -174,12 +176,18 @@ pub(crate) fn begin(
 fn is_html(answer: &ResponseHeader) -> bool {
     let kind = answer.headers.get(header::CONTENT_TYPE);
     let kind = kind.map(|it| it.as_bytes()).unwrap_or_default();
-    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default();
+    let mut words = kind.split(|byte| *byte == b';');
+    let kind = words.next().unwrap_or_default();
+    // A script of ASCII can be put into all others.
+    let is_wide = words.any(|word| {
+        let word = word.trim_ascii().to_ascii_lowercase();
+        word.starts_with(b"charset=utf-16") || word.starts_with(b"charset=\"utf-16")
+    });
     let is_saved = answer
         .headers
         .get(header::CONTENT_DISPOSITION)
         .is_some_and(|it| it.as_bytes().starts_with(b"attachment"));
-    kind.trim_ascii().eq_ignore_ascii_case(b"text/html") && !is_saved
+    kind.trim_ascii().eq_ignore_ascii_case(b"text/html") && !is_saved && !is_wide
 }
 
 impl Requests {
@@ -195,6 +203,7 @@ impl Requests {
         let page = Page {
             service: Some(ticket.service()),
             release: Some(ticket.release()),
+            once: session.req_header().method != Method::GET,
             nonce: None,
         };
         begin(desk, session.req_header(), answer, page)
@@ -212,6 +221,7 @@ impl Requests {
         let script = desk.script(&Page {
             service: meter.map(|it| it.service()),
             release: None,
+            once: session.req_header().method != Method::GET,
             nonce: None,
         });
         let spliced = Splice::into_any(script).pass(html.as_bytes(), true);
@@ -305,6 +315,7 @@ mod tests {
     const NOBODY: Page = Page {
         service: None,
         release: None,
+        once: false,
         nonce: None,
     };
 
@@ -339,6 +350,13 @@ mod tests {
             ("GET", &[shown], 304, &[page], false),
             ("GET", &[("Sec-Fetch-Dest", "empty")], 200, &[page], false),
             ("GET", &[shown], 200, &[], false),
+            (
+                "GET",
+                &[shown],
+                200,
+                &[("Content-Type", "text/html;charset=UTF-16")],
+                false,
+            ),
             (
                 "GET",
                 &[shown],

@@ -14,6 +14,9 @@ use zstd::stream::write::Decoder as Zstd;
 /// What stands before the content of a page is not looked at further than this, in bytes.
 const MOST: usize = 64 * 1024;
 
+/// The byte order marks of UTF-16, into which no script of ASCII can be put.
+const WIDE: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
+
 const UNREADABLE: ErrorType = ErrorType::new("Unreadable");
 
 /// A page under way that gets a script.
@@ -51,6 +54,10 @@ impl Splice {
             return Bytes::copy_from_slice(bytes);
         }
         self.held.extend_from_slice(bytes);
+        if WIDE.iter().any(|mark| self.held.starts_with(mark)) {
+            self.done = true;
+            return self.held.split().freeze();
+        }
         let mut out = BytesMut::new();
         loop {
             match token(&self.held) {
@@ -260,6 +267,18 @@ mod tests {
             let plain = page.replace('|', "");
             let out = spliced(Splice::into_any("|".to_owned()), &[plain.as_bytes()]);
             assert_eq!(out, page);
+        }
+    }
+
+    #[test]
+    fn a_page_of_wide_characters_is_left_as_it_is() {
+        for page in [&b"\xff\xfe<\0h\0"[..], b"\xfe\xff\0<\0h"] {
+            let mut splice = Splice::into_any("|".to_owned());
+            let out = [
+                splice.pass(&page[..2], false),
+                splice.pass(&page[2..], true),
+            ];
+            assert_eq!(out.concat(), page);
         }
     }
 

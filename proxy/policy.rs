@@ -69,31 +69,23 @@ fn widened(policy: &str, nonce: &str) -> String {
             Some(Directive { name, sources })
         })
         .collect();
-    // Before the scripts get one more source: where workers have no directive of their own, theirs is
-    // made out of what is said of scripts.
-    if let Some(at) = first_of(&WORKERS, &directives)
-        && !directives[at].has("*")
+    // Before the scripts get one more source, of which workers would have theirs.
+    if let Some(workers) = own(&WORKERS, "worker-src", &mut directives)
+        && !workers.has("*")
     {
-        if SCRIPTS.contains(&directives[at].name) {
-            let sources = directives[at].sources.clone();
-            let name = WORKERS[0];
-            directives.push(Directive { name, sources });
-        }
-        let at = first_of(&WORKERS, &directives).unwrap_or(at);
-        directives[at].add(OWN_ORIGIN);
+        workers.add(OWN_ORIGIN);
     }
-    if let Some(at) = first_of(&SCRIPTS, &directives) {
-        let scripts = &mut directives[at];
+    if let Some(asks) = own(&ASKS, "connect-src", &mut directives)
+        && !asks.has("*")
+    {
+        asks.add(OWN_ORIGIN);
+    }
+    if let Some(scripts) = own(&SCRIPTS, "script-src", &mut directives) {
         match scripts.runs_all_inline() {
             true if scripts.has("*") => {}
             true => scripts.add(OWN_ORIGIN),
             false => scripts.add(&nonce),
         }
-    }
-    if let Some(at) = first_of(&ASKS, &directives)
-        && !directives[at].has("*")
-    {
-        directives[at].add(OWN_ORIGIN);
     }
     let directives = directives.iter().map(|directive| {
         let mut words = vec![directive.name];
@@ -103,12 +95,30 @@ fn widened(policy: &str, nonce: &str) -> String {
     directives.collect::<Vec<_>>().join("; ")
 }
 
-/// The directive that counts.
-fn first_of(names: &[&str], directives: &[Directive]) -> Option<usize> {
-    names.iter().find_map(|name| {
+/// The directive that counts, which nothing else looks at: made out of the one that others look at, too,
+/// where there is no other.
+fn own<'d, 'a>(
+    names: &[&str],
+    made: &'a str,
+    directives: &'d mut Vec<Directive<'a>>,
+) -> Option<&'d mut Directive<'a>> {
+    let at = names.iter().find_map(|name| {
         let mut directives = directives.iter();
         directives.position(|it| it.name.eq_ignore_ascii_case(name))
-    })
+    })?;
+    let is_shared = |name: &str| {
+        let shared = ["default-src", "script-src"];
+        !name.eq_ignore_ascii_case(made) && shared.iter().any(|it| name.eq_ignore_ascii_case(it))
+    };
+    if !is_shared(directives[at].name) {
+        return directives.get_mut(at);
+    }
+    let sources = directives[at].sources.clone();
+    directives.push(Directive {
+        name: made,
+        sources,
+    });
+    directives.last_mut()
 }
 
 #[cfg(test)]
@@ -123,11 +133,11 @@ mod tests {
             ("img-src 'none'", "img-src 'none'"),
             (
                 "default-src 'none'",
-                "default-src 'nonce-N' 'self'; worker-src 'self'",
+                "default-src 'none'; worker-src 'self'; connect-src 'self'; script-src 'nonce-N'",
             ),
             (
                 "default-src 'self'",
-                "default-src 'self' 'nonce-N'; worker-src 'self'",
+                "default-src 'self'; worker-src 'self'; connect-src 'self'; script-src 'self' 'nonce-N'",
             ),
             (
                 "script-src 'unsafe-inline' https://x.org",
@@ -135,7 +145,7 @@ mod tests {
             ),
             (
                 "script-src *  'unsafe-inline' ;",
-                "script-src * 'unsafe-inline'",
+                "script-src * 'unsafe-inline'; worker-src * 'unsafe-inline'",
             ),
             (
                 "script-src 'nonce-a' 'strict-dynamic'; object-src 'none'; worker-src 'none'",

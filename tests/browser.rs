@@ -21,6 +21,7 @@ PAGE = b"""<!doctype html>
   seen.push(performance.getEntriesByType("navigation")[0].responseStatus);
   sessionStorage.seen = JSON.stringify(seen);
 </script></body></html>"""
+posts = 0
 POLICY = "default-src 'none'; script-src 'nonce-own'; style-src 'self'"
 class H(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -35,6 +36,10 @@ class H(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
     def do_HEAD(self): self.do_GET()
+    def do_POST(self):
+        global posts
+        posts += 1
+        self.say("text/html; charset=utf-8", PAGE.replace(b"Welcome", b"Thank you %d times" % posts))
     def do_GET(self):
         html = "text/html; charset=utf-8"
         self.path = self.path.split("?")[0]
@@ -293,6 +298,36 @@ fn every_kind_of_page_gets_the_script_and_nothing_else_is_touched() {
     let part = http::ask(desk.listen, part).has_status(206);
     assert_eq!(part.text(), "<!doctype ");
     assert_eq!(http::get(desk.listen, "/__hotctl/nothing").head.status, 404);
+    drop(browser);
+    desk.close();
+}
+
+#[test]
+fn what_a_form_has_brought_is_not_loaded_anew() {
+    let desk = shop(false);
+    serves(&desk);
+    let browser = Browser::start();
+    let mut form = browser.open(&page(&desk, "/"));
+    has_version(&mut form, "v1");
+    form.evaluate(
+        "document.body.innerHTML = '<form method=post action=/buy></form>'; document.forms[0].submit()",
+    );
+    form.until(
+        "it is sent",
+        "location.pathname === '/buy' && window.__hotctl",
+    );
+    let mut other = browser.open(&page(&desk, "/"));
+    has_version(&mut other, "v1");
+    desk.save("src/app.py", &APP.replace("v1", "v2"));
+    has_version(&mut other, "v2");
+    // Both have heard of it, but for what is under way between the two.
+    desk.save("src/broken", ERROR);
+    form.shows("build of web@3 failed");
+    form.until(
+        "it was sent once",
+        "document.body.innerText.includes('Thank you 1 times')",
+    );
+    has_version(&mut form, "v1");
     drop(browser);
     desk.close();
 }

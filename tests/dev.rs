@@ -205,6 +205,24 @@ fn services_of_a_configuration_run_side_by_side_or_some_of_them() {
 }
 
 #[test]
+fn a_state_that_is_removed_and_a_configuration_that_is_changed_end_nothing() {
+    let config =
+        "[service.web.build]\nroot = \"web\"\n[service.web]\nrun = [\"python3\", \"app.py\"]\n";
+    let desk = Desk::open(&[("hotctl.toml", config), ("web/app.py", PYTHON)], &[]);
+    desk.answers("v1\n");
+    // At once: hotctl writes there while it is emptied.
+    fs::rename(desk.path(".hotctl"), desk.path("gone")).unwrap();
+    desk.save("web/app.py", &PYTHON.replace("v1", "v2"));
+    desk.answers("v2\n");
+    desk.save("hotctl.toml", &format!("{config}stop_timeout = \"soon\"\n"));
+    desk.says("stop_timeout: ");
+    desk.save("hotctl.toml", &format!("{config}stop_timeout = \"3s\"\n"));
+    desk.says("web.stop_timeout: \"2s\" -> \"3s\"");
+    assert_eq!(desk.answer(), "v2\n");
+    desk.close();
+}
+
+#[test]
 fn apps_end_with_a_desk_that_is_killed() {
     let desk = Desk::open(&[("app.py", PYTHON)], &[]);
     desk.answers("v1\n");

@@ -60,6 +60,8 @@ pub async fn run(
     let held = Held::of(&http, admin.as_ref(), &control, &socket, &means.state);
     let mut held = held.map_err(|cause| Fault::failed(format!("descriptors: {cause}")))?;
 
+    // What happens from here on is told at the desk.
+    let since = means.journal.newest();
     let tasks = Tasks::default();
     let mut lodgers = BTreeMap::new();
     for (name, service) in &config.services {
@@ -169,7 +171,11 @@ pub async fn run(
     starter.ready(&format!("serves {}", shown.join(" ")));
     // Ends with us.
     let _console = console.map(|console| {
-        AbortOnDropHandle::new(tokio::spawn(console.run(house.clone(), shown.join(" "))))
+        AbortOnDropHandle::new(tokio::spawn(console.run(
+            house.clone(),
+            shown.join(" "),
+            since,
+        )))
     });
     let mut watchdog = Watchdog::of_environment();
 

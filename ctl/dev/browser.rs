@@ -66,9 +66,9 @@ impl Browser {
     }
 
     /// See that what is told is what is so, as long as the daemon runs.
-    pub async fn follow(&self, house: &House) {
-        let journal = &house.means.journal;
-        let mut reader = journal.after(journal.newest(), None);
+    /// `since`: the number of the last event before anything of this was begun.
+    pub async fn follow(&self, house: &House, since: u64) {
+        let mut reader = house.means.journal.after(since, None);
         self.told.send_modify(|told| {
             told.seq += 1;
             for resident in house.residents() {
@@ -125,10 +125,14 @@ impl Desk for Browser {
         };
         let nonce = page.nonce.map(|nonce| format!(" nonce=\"{nonce}\""));
         format!(
-            "<script async src=\"{OWN_PATHS}page.js\"{}{}{}{}{}></script>",
+            "<script async src=\"{OWN_PATHS}page.js\"{}{}{}{}{}{}></script>",
             nonce.unwrap_or_default(),
             attribute("service", page.service.map(ToString::to_string)),
             attribute("release", page.release.map(ToString::to_string)),
+            match page.once {
+                true => " data-once",
+                false => "",
+            },
             attribute("assets", sheet.map(|sheet| sheet.assets.to_string())),
             attribute(
                 "turn",

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _};
 use std::num::NonZeroU16;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use hotctl_config::file::AddressKind;
 use hotctl_config::names::ServiceName;
+use hotctl_deploy::why::{Kind, Why};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
@@ -21,7 +23,9 @@ use crate::follow;
 use crate::house::{House, Resident};
 use crate::paint::{GOOD, in_style};
 use crate::print;
+use crate::reload::Mode;
 use crate::site::Site;
+use crate::who::Giver;
 
 /// How often it is looked what a build says.
 const LOOK: Duration = Duration::from_millis(50);
@@ -51,8 +55,8 @@ impl Console {
         }
     }
 
-    /// Until the daemon ends.
-    pub async fn run(self, house: Arc<House>, listen: String) {
+    /// Until the daemon ends. `since`: the number of the last event before it began to run anything.
+    pub async fn run(self, house: Arc<House>, listen: String, since: u64) {
         let names = Names::of(house.lodgers().into_keys());
         for line in &self.said {
             say(line);
@@ -71,8 +75,9 @@ impl Console {
         });
         let builds: Builds = builds.collect();
         tokio::join!(
-            events(&house, &names, &builds),
-            self.browser.follow(&house),
+            events(&house, &names, &builds, since),
+            self.browser.follow(&house, since),
+            follow_configuration(&house),
             keys(&house),
             follow_builds(&builds),
             async { drop(join_all(outputs).await) }
@@ -107,11 +112,8 @@ fn say(text: &str) {
     let _ = print::line(text);
 }
 
-async fn events(house: &Arc<House>, names: &Names, builds: &Builds) {
-    let mut reader = house
-        .means
-        .journal
-        .after(house.means.journal.newest(), None);
+async fn events(house: &Arc<House>, names: &Names, builds: &Builds, since: u64) {
+    let mut reader = house.means.journal.after(since, None);
     let mut built: BTreeMap<ServiceName, f64> = BTreeMap::new();
     while let Some(bytes) = reader.follow().await {
         for line in bytes.split(|byte| *byte == b'\n') {
@@ -141,6 +143,16 @@ async fn events(house: &Arc<House>, names: &Names, builds: &Builds) {
 /// What is worth a line at the desk.
 fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option<String> {
     match &event.what {
+        // Most often the watch itself has seen to that; whoever else has done it knows.
+        Noted::Progress(Progress::Failed {
+            why:
+                Why {
+                    kind: Kind::Cancelled | Kind::Superseded,
+                    ..
+                },
+            release: Some(release),
+            ..
+        }) => Some(format!("{release} gives way: it is not wanted any more")),
         Noted::Progress(Progress::Failed { why, .. }) => {
             let mut text = print::noted(&event.what);
             let hint = why.hint.iter().map(|hint| format!("try: {hint}"));
@@ -273,6 +285,46 @@ impl BuildOutput {
             self.at = next;
             self.held.extend(bytes);
             print_whole(&mut self.held, &self.mark);
+        }
+    }
+}
+
+/// What is changed in the configuration is in force as soon as it is good.
+async fn follow_configuration(house: &Arc<House>) {
+    /// How often it is looked at.
+    const LOOK: Duration = Duration::from_millis(500);
+    let Some(file) = house.configured.file() else {
+        return;
+    };
+    let stamp = || {
+        let meta = std::fs::metadata(&file).ok()?;
+        Some((meta.modified().ok()?, meta.len(), meta.ino()))
+    };
+    let mut known = stamp();
+    let mut seen = known;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = stamp();
+        // Twice the same: nobody is writing it.
+        if now.is_none() || now == known || std::mem::replace(&mut seen, now) != now {
+            continue;
+        }
+        known = now;
+        match house.reload(Mode::Apply, &Giver::watch()).await {
+            // That it was is an event, which is told.
+            Ok(reloaded) => {
+                for change in reloaded.changes {
+                    say(&change.to_string());
+                }
+                reloaded.notes.iter().for_each(|note| say(note));
+            }
+            Err(fault) => {
+                say(&fault.text);
+                fault
+                    .hint
+                    .iter()
+                    .for_each(|hint| say(&format!("  try: {hint}")));
+            }
         }
     }
 }

@@ -179,7 +179,7 @@ fn proxy_rows(
     service: &mut Service,
     draft: &mut Draft,
 ) -> Result<bool, Fault> {
-    // It stays where it is: that the page is reloaded has no equivalent.
+    // It stays where it is: what reloads the page has no setting.
     if !matches!(fields.look("proxy.enabled"), Some(Value::Flag(true))) {
         return Ok(false);
     }

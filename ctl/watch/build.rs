@@ -1,7 +1,6 @@
 //! One build of a service: its commands one after the other, their output, and what is wrong if they fail.
 //! Decides nothing about when.
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -66,7 +65,7 @@ impl Building {
         let task = tokio::spawn(async move {
             let log = site.build_log();
             // Each build has the file for itself; one that cannot be removed goes on.
-            let _ = fs::remove_file(&log);
+            logs::remove(&log);
             for command in [&build.pre, &build.command, &build.post] {
                 if command.is_empty() {
                     continue;

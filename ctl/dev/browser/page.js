@@ -3,7 +3,7 @@
   "use strict";
   if (window.__hotctl) return;
   window.__hotctl = true;
-  const { service, release, assets, turn } = document.currentScript.dataset;
+  const { service, release, assets, turn, once } = document.currentScript.dataset;
   const isTop = window.top === window;
   // A page without a release is hotctl's own: there is nothing else to see.
   const isOwn = release === undefined;
@@ -90,6 +90,8 @@
 
   // Once for each version: a page that is kept somewhere would come again and again.
   function anew(version) {
+    // To load what a form has brought would send the form again.
+    if (once !== undefined) return;
     const key = "hotctl:" + location.pathname + location.search;
     try {
       if (sessionStorage.getItem(key) === version) return;

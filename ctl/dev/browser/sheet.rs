@@ -131,6 +131,7 @@ impl Sheet {
             }
             Noted::InstanceRestarted { .. } | Noted::HealthyAgain { .. } => {
                 self.turn += 1;
+                self.live = live(site);
                 if self.problem.as_ref().is_some_and(|it| it.of_live) {
                     self.problem = None;
                 }
@@ -214,7 +215,12 @@ fn build_title(site: &Site) -> String {
 fn live(site: &Site) -> Option<String> {
     match site.means.switch.split_of(&site.name)? {
         Split::Live { live, .. } => Some(live.release().to_string()),
-        Split::Closed(_) | Split::Parked(_) => None,
+        // It is just being started again.
+        Split::Parked(_) => {
+            let ledger = site.ledger();
+            ledger.live.map(|live| ledger.id(live.release).to_string())
+        }
+        Split::Closed(_) => None,
     }
 }
 

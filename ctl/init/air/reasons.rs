@@ -40,9 +40,7 @@ pub fn of(name: &str) -> &'static str {
         }
         "misc.clean_on_exit" => "hotctl removes nothing that a build has left",
         "misc.startup_banner" => "hotctl dev has no banner",
-        "proxy.enabled" => {
-            "hotctl is such a proxy, but that it does not reload the page in the browser"
-        }
+        "proxy.enabled" => "hotctl is such a proxy, and hotctl dev reloads the page",
         "proxy.app_start_timeout" => "without a time, start_timeout is what hotctl takes",
         _ if name.starts_with("build.windows") || name.starts_with("build.darwin") => {
             "hotctl runs on Linux only"
