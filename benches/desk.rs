@@ -120,10 +120,11 @@ fn main() {
         tell(&mut report, peer.name, &took, clients.finish());
         let all = leftovers::descendants(running.pid());
         running.signal(Signal::TERM);
-        let _ = running.wait();
+        // Some leave the app behind, with the output that is waited for.
         all.into_iter()
             .filter(|pid| lives(*pid))
             .for_each(|pid| send(pid, Signal::KILL));
+        let _ = running.wait();
     }
     report.note_others();
     report.append();
