@@ -17,7 +17,8 @@ use tokio::sync::Notify;
 
 use crate::api::{Noted, OpenRequests, Progress, Summary};
 use crate::failpoint;
-use crate::site::{Drained, Launched, Manner, Site};
+use crate::sealed::Outlives;
+use crate::site::{Drained, Launched, Site};
 use crate::store::on_disk;
 use crate::teller::{Teller, ms};
 
@@ -66,7 +67,7 @@ impl DeployHands {
         }
     }
 
-    /// What goes live must survive a power cut.
+    /// What goes live must survive a power cut, where its record does.
     async fn content_is_on_disk(&self, at: Placement) -> Result<(), Why> {
         let digest = self
             .site
@@ -75,7 +76,7 @@ impl DeployHands {
             .get(&at.release)
             .map(|release| release.digest);
         let Some(digest) = digest else { return Ok(()) };
-        if self.site.means.manner == Manner::Dev {
+        if self.site.means.state.outlives() == Outlives::Kill {
             return Ok(());
         }
         self.site.store.durable(&digest).await.map_err(|cause| {

@@ -127,6 +127,11 @@ impl StateFolder {
         Self { outlives, ..self }
     }
 
+    /// What that is, for what is kept beside the records.
+    pub fn outlives(&self) -> Outlives {
+        self.outlives
+    }
+
     /// The lock, for the hotctl that takes our place.
     ///
     /// # Errors

@@ -238,15 +238,15 @@ impl Requests {
             return Ok(false);
         };
         let own = {
-            let here = async {
+            let gone = async {
                 match conn(session) {
-                    Some(conn) => stays(conn).await,
+                    Some(conn) => leaves(conn).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 own = desk.answer(path, uri.query().unwrap_or_default()) => own,
-                () = here => None,
+                () = gone => None,
             }
         };
         if conn(session).is_some_and(Conn::closing) {
@@ -280,7 +280,7 @@ impl Requests {
 }
 
 /// Resolves when a client need not be answered any more: it has left, or everybody is sent away.
-async fn stays(conn: &Conn) {
+async fn leaves(conn: &Conn) {
     /// How often it is looked whether they are.
     const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
     let closing = async {
