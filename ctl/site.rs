@@ -4,6 +4,7 @@
 
 mod adopt;
 mod build;
+mod earlier;
 mod level;
 mod named;
 mod net;

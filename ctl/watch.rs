@@ -3,6 +3,7 @@
 //! decides nothing else.
 
 mod build;
+mod repeats;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +23,10 @@ use crate::chunks;
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::{Site, Touched};
 use crate::store::on_disk;
+use crate::teller::ms;
 use crate::who::Giver;
 use build::{Building, Disturbed, Loops, Verdict};
+use repeats::{Pace, Repeats};
 
 /// Watch what the configuration names, as long as it does.
 pub async fn keep_watching(site: Arc<Site>, orders: mpsc::Sender<Order>) {
@@ -97,6 +100,8 @@ async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plans: Plans) {
         next: None,
         loops: Loops::default(),
         quiet_at: None,
+        repeats: Repeats::default(),
+        held: None,
     };
     loop {
         let stirred = site.stirred();
@@ -113,9 +118,10 @@ async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plans: Plans) {
                 None => return,
             },
             verdict = ended(&mut follower.building) => follower.settle(verdict).await,
-            () = hear(site, &mut follower.begun) => {}
+            heard = hear(site, &mut follower.begun) => follower.heed(heard),
             () = site.build_again() => follower.change(Change::wanted()).await,
             () = at(follower.quiet_at) => follower.is_quiet(),
+            () = at(follower.held.as_ref().map(|held| held.due)) => follower.let_go().await,
             () = stirred => {}
         }
     }
@@ -178,6 +184,14 @@ struct Follower<'a> {
     loops: Loops,
     /// When it counts as known that builds disturb themselves.
     quiet_at: Option<Instant>,
+    repeats: Repeats,
+    /// What is deployed later, as it changes all the time.
+    held: Option<Held>,
+}
+
+struct Held {
+    change: Change,
+    due: Instant,
 }
 
 impl Follower<'_> {
@@ -231,7 +245,13 @@ impl Follower<'_> {
     async fn change(&mut self, change: Change) {
         self.site.touch(&change.paths);
         if self.plans.build.command.is_empty() {
-            return self.deploy(change).await;
+            return match self.pace(&change) {
+                None => self.deploy(change).await,
+                // The earliest change counts.
+                Some(due) => {
+                    self.held.get_or_insert(Held { change, due });
+                }
+            };
         }
         let Some(building) = self.building.take() else {
             // While none went on: whoever it was, it was no build.
@@ -298,8 +318,47 @@ impl Follower<'_> {
         self.go_on();
     }
 
+    /// Until when this is not deployed: what runs from the files that are watched may be what changes them.
+    fn pace(&mut self, change: &Change) -> Option<Instant> {
+        // A wish of somebody's own is none of that.
+        if self.plans.build.root.is_none() || change.since.is_none() {
+            return None;
+        }
+        match self.repeats.changed(&change.paths, Instant::now()) {
+            Pace::AtOnce => None,
+            Pace::Slow(due) => Some(due),
+            Pace::SlowerFrom(due) => {
+                let paths = change.names();
+                warn!(service = %self.site.name, paths = paths.join(", "),
+                    "the same changes as soon as a version runs: it is deployed less often (name it in build.ignore)");
+                self.site.journal(Noted::AppDisturbsItself {
+                    paths,
+                    every_ms: ms(Repeats::EVERY),
+                });
+                Some(due)
+            }
+        }
+    }
+
+    async fn let_go(&mut self) {
+        if let Some(held) = self.held.take() {
+            self.deploy(held.change).await;
+        }
+    }
+
+    fn heed(&mut self, heard: Heard) {
+        match heard {
+            Heard::Flipped => self.repeats.live(Instant::now()),
+            Heard::Ended => self.repeats.ended(),
+            Heard::Other => {}
+        }
+    }
+
     async fn deploy(&mut self, change: Change) {
         let (site, orders) = (self.site, self.orders);
+        // It is all taken as it is now.
+        self.held = None;
+        self.repeats.begins(Instant::now());
         match put(site, &self.plans).await {
             Ok(put)
                 if change.wanted == Wanted::IfNew
@@ -437,28 +496,42 @@ impl Begun {
         }
     }
 
-    fn note(&mut self, site: &Site, progress: &Progress) {
+    fn note(&mut self, site: &Site, progress: &Progress) -> Heard {
         match progress {
-            Progress::Ordered { deployment, .. } => self.number = Some(*deployment),
+            Progress::Ordered { deployment, .. } => {
+                self.number = Some(*deployment);
+                Heard::Other
+            }
             Progress::Flipped { .. } => {
                 self.number = None;
                 if let Some(since) = self.since.take() {
                     let took = since.elapsed();
                     site.means.metrics.edit_to_live(&site.name, took);
                 }
+                Heard::Flipped
             }
-            _ => {}
+            _ => Heard::Other,
         }
     }
 }
 
 /// Hear what becomes of what was begun, until it has ended.
-async fn hear(site: &Site, begun: &mut Option<Begun>) {
+async fn hear(site: &Site, begun: &mut Option<Begun>) -> Heard {
     match begun {
         None => std::future::pending().await,
         Some(known) => match known.progress.recv().await {
             Some(progress) => known.note(site, &progress),
-            None => *begun = None,
+            None => {
+                *begun = None;
+                Heard::Ended
+            }
         },
     }
+}
+
+/// What becomes of a deployment.
+enum Heard {
+    Flipped,
+    Ended,
+    Other,
 }

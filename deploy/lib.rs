@@ -9,6 +9,7 @@ pub mod confine;
 pub mod diagnosis;
 mod dial;
 pub mod drive;
+pub mod earlier;
 mod elf;
 pub mod env_file;
 mod exit;

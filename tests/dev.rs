@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::support::daemon::hotctl;
 use crate::support::desk::Desk;
 use crate::support::program::{self, lives};
-use crate::support::{eventually, leftovers};
+use crate::support::{eventually, http, leftovers};
 
 /// Saved, broken and mended under load: no request fails.
 fn is_live_at_each_save(files: &[(&str, &str)], source: &str, broken: &str, told: &[&str]) {
@@ -148,9 +148,58 @@ fn an_app_that_ignores_port_is_replaced_while_requests_wait() {
             desk.save("app.py", &text.replace("v1", "v2"));
             desk.answers("v2\n");
         });
+        // Only one of it can run, and what is broken takes nobody's place for good.
+        load.expect(&["v2"]);
+        desk.save("app.py", "this is no python");
+        desk.says("SyntaxError");
+        load.wait_for(20);
+        desk.answers("v2\n");
+        load.flipping("v2", "v3", || {
+            desk.save("app.py", &text.replace("v1", "v3"));
+            desk.answers("v3\n");
+        });
         load.finish().assert_none_failed();
         desk.close();
     }
+}
+
+#[test]
+fn a_version_that_crashes_while_its_files_are_broken_is_started_again_as_it_was() {
+    let text = PYTHON.replace(
+        "    def do_GET(self):\n",
+        "    def do_GET(self):\n        if self.path == '/die':\n            os._exit(3)\n",
+    );
+    let desk = Desk::open(&[("app.py", &text)], &[]);
+    desk.answers("v1\n");
+    desk.save("app.py", "this is no python");
+    desk.says("SyntaxError");
+    let _ = http::try_ask(
+        desk.listen,
+        "GET /die HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n",
+    );
+    desk.says("started again");
+    desk.answers("v1\n");
+    desk.save("app.py", &text.replace("v1", "v2"));
+    desk.answers("v2\n");
+    desk.close();
+}
+
+#[test]
+fn an_app_that_writes_among_its_sources_is_deployed_less_often_with_a_word_about_it() {
+    let text = PYTHON.replace(
+        "class H",
+        "open('data.json', 'w').write(str(os.getpid()))\nclass H",
+    );
+    let desk = Desk::open(&[("app.py", &text), ("data.json", "0")], &[]);
+    desk.says("the same changes as soon as a version runs");
+    desk.says("build.ignore = [\"/data.json\"]");
+    // What somebody saves is live at once all the same, and what is left out is none of it.
+    desk.save("app.py", &text.replace("v1", "v2"));
+    desk.answers("v2\n");
+    desk.save(".hotctlignore", "data.json\n");
+    desk.save("app.py", &text.replace("v1", "v3"));
+    desk.answers("v3\n");
+    desk.close();
 }
 
 #[test]

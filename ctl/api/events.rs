@@ -357,6 +357,13 @@ pub enum Noted {
         /// Which sources.
         paths: Vec<String>,
     },
+    /// An app writes among the files it runs from: from now on, what changes these alone is deployed less often.
+    AppDisturbsItself {
+        /// The first few of them.
+        paths: Vec<String>,
+        /// How often.
+        every_ms: f64,
+    },
     /// The daemon was told to end.
     DaemonStopping,
     /// The configuration was read again, and is in force.

@@ -174,6 +174,7 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option
         | Noted::BuildFailed { .. }
         | Noted::BuildCancelled { .. }
         | Noted::BuildDisturbsItself { .. }
+        | Noted::AppDisturbsItself { .. }
         | Noted::AssetsChanged { .. }
         | Noted::WatchFailed { .. }
         | Noted::InstanceExited { .. }

@@ -316,13 +316,16 @@ pub fn noted(what: &Noted) -> String {
             time(*took_ms)
         ),
         Noted::BuildDisturbsItself { paths } => format!(
-            "the build changes its own sources, which does not count any more while it goes on: {}\n  try: build.ignore = [{}]",
+            "the build changes its own sources, which does not count any more while it goes on: {}\n  try: {}",
             paths.join(", "),
-            paths
-                .iter()
-                .map(|path| format!("\"/{path}\""))
-                .collect::<Vec<_>>()
-                .join(", ")
+            to_ignore(paths)
+        ),
+        Noted::AppDisturbsItself { paths, every_ms } => format!(
+            "the same changes as soon as a version runs, as if the app wrote it; that alone is deployed once in {} \
+             from now on: {}\n  try: {}, or a line each in .hotctlignore",
+            time(*every_ms),
+            paths.join(", "),
+            to_ignore(paths)
         ),
         Noted::DaemonStopping => "hotctl ends".to_owned(),
         Noted::ConfigReloaded {
@@ -446,6 +449,12 @@ pub fn apart_from<'a>(why: &'a Why, release: &ReleaseId) -> &'a str {
     let rest = why.text.strip_prefix(&release.to_string());
     rest.and_then(|rest| rest.strip_prefix(": "))
         .unwrap_or(&why.text)
+}
+
+/// The setting that leaves these out.
+fn to_ignore(paths: &[String]) -> String {
+    let patterns: Vec<_> = paths.iter().map(|path| format!("\"/{path}\"")).collect();
+    format!("build.ignore = [{}]", patterns.join(", "))
 }
 
 /// The word of a value that JSON writes as one.

@@ -37,6 +37,9 @@ impl Site {
             .command(&self.config().run, &args, &self.data())
             .map_err(refused)?;
         let mut spec = self.in_environment(at, &instance.to_string(), program, own, &stored)?;
+        if let Some(folder) = self.earlier(at, &stored)? {
+            spec.cwd = folder;
+        }
         let kind = self.config().address_kind();
         let has = match kind {
             AddressKind::Port | AddressKind::Fixed(_) => "{port}",
