@@ -7,6 +7,7 @@ use std::sync::{MutexGuard, PoisonError};
 use hotctl_deploy::confine::Confines;
 use hotctl_deploy::env_file;
 use hotctl_deploy::process::{Notify, Spec};
+use hotctl_deploy::refused::Refused;
 use hotctl_deploy::why::Why;
 
 use super::Site;
@@ -62,7 +63,14 @@ impl Site {
         let config = self.config();
         let mut env = inherited();
         if let Some(path) = &config.build.env_file {
-            env.extend(on_disk(|| env_file::read(path)).map_err(refused)?);
+            // That of the service has the same name one table above.
+            let read = on_disk(|| env_file::read(path)).map_err(|wrong| Refused {
+                text: format!("build.{}", wrong.text),
+                hint: wrong
+                    .hint
+                    .map(|hint| hint.replace("env_file", "build.env_file")),
+            });
+            env.extend(read.map_err(refused)?);
         }
         Ok(Spec {
             program: command.to_vec(),
