@@ -57,9 +57,10 @@ pub fn pack(path: &Path, ignore: &[String]) -> Result<Packed, Refused> {
         return Ok(folder(real, without, name));
     }
     if !meta.is_file() {
-        return Err(Refused::new(format!(
-            "{shown}: neither a file nor a folder"
-        )));
+        return Err(
+            Refused::new(format!("{shown}: neither a file nor a folder"))
+                .hint("name the executable or the folder that your build leaves"),
+        );
     }
     file(&real, &meta, name, &shown.to_string())
 }

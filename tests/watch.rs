@@ -198,6 +198,20 @@ fn a_watch_of_no_service_or_without_a_daemon_says_so() {
         .hotctl(["watch", ".", "--settle", "fast"])
         .exits(2)
         .says("settle");
+    let pipe = daemon.folder().join("pipe");
+    program::run(Command::new("mkfifo").arg(&pipe)).exits(0);
+    for (path, what) in [
+        ("/dev/null", "a device"),
+        (pipe.to_str().unwrap(), "a named pipe"),
+    ] {
+        daemon
+            .hotctl(["watch", path])
+            .exits(2)
+            .says(&format!(
+                "{path}: {what}: only a file or a folder can be watched"
+            ))
+            .says("try: name the executable or the folder that your build leaves");
+    }
     daemon.stop();
     daemon.hotctl(["watch", "."]).exits(3).says("hotctl serve");
 }

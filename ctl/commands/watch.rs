@@ -1,6 +1,7 @@
 //! `hotctl watch`: each time what a build leaves has come to rest, it is deployed as by hand. A failure
 //! is told, and the next change is waited for: what is live serves on.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use hotctl_deploy::watch::{Explain, Found, Kind, Plan, Told, Watch};
@@ -25,6 +26,7 @@ pub async fn watch(client: Client, asked: &cli::Watch, form: Form) -> Result<(),
     let service = meant(&client, asked.service.as_ref()).await?;
     let absolute = std::path::absolute(&asked.path)
         .map_err(|cause| Fault::config(format!("{}: {cause}", asked.path.display())))?;
+    can_be_deployed(&asked.path)?;
     let failed = |cause| Fault::failed(format!("signals: {cause}"));
     let mut watcher = Watcher {
         client,
@@ -53,6 +55,26 @@ pub async fn watch(client: Client, asked: &cli::Watch, form: Form) -> Result<(),
         form,
     };
     watcher.run().await
+}
+
+/// What is there now can be a release one day: a pipe or a device never is, and never changes. What is not
+/// there yet may come.
+fn can_be_deployed(path: &Path) -> Result<(), Fault> {
+    let Ok(meta) = std::fs::metadata(path) else {
+        return Ok(());
+    };
+    let kind = meta.file_type();
+    let what = match kind {
+        _ if kind.is_file() || kind.is_dir() => return Ok(()),
+        _ if kind.is_fifo() => "a named pipe",
+        _ if kind.is_socket() => "a socket",
+        _ => "a device",
+    };
+    Err(Fault::config(format!(
+        "{}: {what}: only a file or a folder can be watched and deployed",
+        path.display()
+    ))
+    .hint("name the executable or the folder that your build leaves: hotctl watch ./build"))
 }
 
 struct Watcher {
