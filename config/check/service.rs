@@ -185,21 +185,26 @@ impl Rules {
             self.refuse(place.clone(), reason, "leave out what can share one");
         }
         let names: Vec<&str> = ports.iter().map(PortName::as_str).collect();
-        for (words, command) in [
+        let commands = [
             (at.key("run"), &service.run),
             (at.key("health").key("command"), &service.health.command),
-        ] {
-            for (index, word) in command.iter().enumerate() {
-                let unknown = PortName::asked_for(word).find(|name| !names.contains(name));
-                let Some(name) = unknown else { continue };
-                let reason = format!("{{port.{name}}} stands for nothing: ports has no such name");
-                let hint = match (nearest(name, &names), name.parse::<PortName>()) {
-                    (Some(meant), _) => format!("{{port.{meant}}}"),
-                    (None, Ok(name)) => format!("ports = [\"{name}\"] beside it"),
-                    (None, Err(invalid)) => invalid.hint.unwrap_or_default(),
-                };
-                self.conflict(words.index(index), place.clone(), reason, &hint);
-            }
+        ];
+        let words = commands.into_iter().flat_map(|(place, command)| {
+            let words = command.iter().enumerate();
+            words.map(move |(index, word)| (place.index(index), word))
+        });
+        let values = service.env.iter();
+        let values = values.map(|(name, value)| (at.key("env").key(name.as_str()), value));
+        for (written, word) in words.chain(values) {
+            let unknown = PortName::asked_for(word).find(|name| !names.contains(name));
+            let Some(name) = unknown else { continue };
+            let reason = format!("{{port.{name}}} stands for nothing: ports has no such name");
+            let hint = match (nearest(name, &names), name.parse::<PortName>()) {
+                (Some(meant), _) => format!("{{port.{meant}}}"),
+                (None, Ok(name)) => format!("ports = [\"{name}\"] beside it"),
+                (None, Err(invalid)) => invalid.hint.unwrap_or_default(),
+            };
+            self.conflict(written, place.clone(), reason, &hint);
         }
     }
 
@@ -218,10 +223,13 @@ impl Rules {
                 "descriptor 3 is the socket, or address = \"port\"",
             ),
         };
-        for (index, argument) in service.run.iter().enumerate() {
-            if argument.contains(stranger) {
+        let words = service.run.iter().enumerate();
+        let words = words.map(|(index, word)| (at.key("run").index(index), word));
+        let values = service.env.iter();
+        let values = values.map(|(name, value)| (at.key("env").key(name.as_str()), value));
+        for (place, word) in words.chain(values) {
+            if word.contains(stranger) {
                 let reason = format!("{stranger} stands for nothing when address is {kind:?}");
-                let place = at.key("run").index(index);
                 self.conflict(place, at.key("address"), reason, hint);
             }
         }

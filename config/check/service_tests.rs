@@ -250,11 +250,12 @@ fn further_ports_have_names_and_are_asked_for_by_them() {
         ],
     );
     wrong_service(
-        "ports = [\"debug\"]\nrun = [\"app\", \"{port.debgu}\", \"{port.x}{port.debug}\"]\nhealth.command = [\"{port.debu}\"]\nhealth.kind = \"command\"\nenv = { PORT_DEBUG = \"1\", PORT_X = \"1\" }\n",
+        "ports = [\"debug\"]\nrun = [\"app\", \"{port.debgu}\", \"{port.x}{port.debug}\"]\nhealth.command = [\"{port.debu}\"]\nhealth.kind = \"command\"\nenv = { PORT_DEBUG = \"1\", PORT_X = \"1\", OPTIONS = \"--inspect={port.debugg}\" }\n",
         &[
             r#"hotctl.toml:4: service.web.run[1]: "{port.debgu}": {port.debgu} stands for nothing: ports has no such name (line 3) -> {port.debug}"#,
             r#"hotctl.toml:4: service.web.run[2]: "{port.x}{port.debug}": {port.x} stands for nothing: ports has no such name (line 3) -> ports = ["x"] beside it"#,
             r#"hotctl.toml:5: service.web.health.command[0]: "{port.debu}": {port.debu} stands for nothing: ports has no such name (line 3) -> {port.debug}"#,
+            "hotctl.toml:7: service.web.env.OPTIONS: {port.debugg} stands for nothing: ports has no such name (line 3) -> {port.debug}",
             "hotctl.toml:7: service.web.env.PORT_DEBUG: hotctl sets it for each process -> leave it out",
         ],
     );

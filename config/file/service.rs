@@ -55,7 +55,7 @@ pub struct Service {
     /// 127.0.0.1: two of it cannot run, so `strategy` is `"recreate"`. Default `"port"`.
     pub address: AddressKind,
     /// Names of further ports, such as `["debug"]`: each process is given one of its own for each, as
-    /// `PORT_DEBUG` in its environment and for `{port.debug}` in `run` and `health.command`. For what
+    /// `PORT_DEBUG` in its environment and for `{port.debug}` in `run`, `env` and `health.command`. For what
     /// cannot be fixed since two releases run side by side: a debugger, metrics. hotctl sends nothing
     /// there. At most 8, each of `a-z`, `0-9` and `_`, beginning with a letter. Default none.
     pub ports: Vec<PortName>,
@@ -63,7 +63,9 @@ pub struct Service {
     /// Default `1`.
     pub instances: NonZeroU32,
     /// Variables for the processes, `NAME = "value"`. They go before those of `env_file` and those of
-    /// the daemon. Default none.
+    /// the daemon. `{port}`, `{port.NAME}` and `{socket}` in a value are replaced as in `run`; what runs
+    /// around a start (`before_start`, `on_live`) listens nowhere, and is not given such a variable.
+    /// Default none.
     pub env: BTreeMap<String, String>,
     /// A file of `NAME=value` lines, read anew at each start, and refused when users other than its
     /// owner and group can read it. A relative path begins at the folder of this file. Default none.

@@ -76,20 +76,33 @@ impl Site {
             spec.env
                 .push(("HOST".into(), Ipv4Addr::LOCALHOST.to_string()));
         }
+        let named = ports.iter();
+        let mut meant: Vec<(String, String)> = named
+            .map(|(name, port)| (name.placeholder(), port.to_string()))
+            .collect();
         match (kind, address) {
             (AddressKind::Port | AddressKind::Fixed(_), Address::Inet(address)) => {
-                spec.env.push(("PORT".into(), address.port().to_string()));
-                fill(&mut spec.program, "{port}", &address.port().to_string());
+                let port = address.port().to_string();
+                meant.push(("{port}".into(), port.clone()));
+                spec.env.push(("PORT".into(), port));
             }
             (_, Address::Unix(path)) => {
                 let path = path.display().to_string();
-                fill(&mut spec.program, "{socket}", &path);
+                meant.push(("{socket}".into(), path.clone()));
                 spec.env.push(("SOCKET".into(), path));
             }
             // It has its socket, or listens nowhere, and has no use for a number.
             (_, Address::Inet(_) | Address::Nowhere) => {}
         }
-        fill_ports(&mut spec.program, &ports);
+        let config = self.config();
+        for (placeholder, value) in &meant {
+            fill(&mut spec.program, placeholder, value);
+            for (name, text) in &mut spec.env {
+                if config.env.contains_key(name) {
+                    fill(std::slice::from_mut(text), placeholder, value);
+                }
+            }
+        }
         for (name, port) in &ports {
             let variable = name.variable();
             // Whatever else says so, an env file or the daemon's own environment, means another.
@@ -152,6 +165,10 @@ impl Site {
             release::Kind::File => (command.to_vec(), self.data()),
         };
         let mut spec = self.in_environment(at, "hook", program, own, &stored)?;
+        // It has no address: what speaks of one would mislead it.
+        let config = self.config();
+        spec.env
+            .retain(|(name, value)| !config.env.contains_key(name) || !speaks_of_address(value));
         spec.log = self.log_path(at, 0);
         Ok(spec)
     }
@@ -349,6 +366,12 @@ fn fill_ports(words: &mut [String], ports: &PortMap) {
     for (name, port) in ports {
         fill(words, &name.placeholder(), &port.to_string());
     }
+}
+
+/// Whether what is written asks for where an instance listens.
+fn speaks_of_address(value: &str) -> bool {
+    let named = PortName::asked_for(value).next().is_some();
+    named || value.contains("{port}") || value.contains("{socket}")
 }
 
 /// A port that a command asks for, and that there is not.
