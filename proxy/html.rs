@@ -1,23 +1,15 @@
 //! Where in a page of HTML a script can be put in that is to run whatever else is there, and putting it
 //! there as the page passes, piece by piece. Reads no more of it than what stands before its content:
 //! byte order mark, comments, doctype, and the start tags of `html` and `head` (HTML, 13.2.6.4.1 to
-//! 13.2.6.4.3). Also undoes what a page is compressed with.
+//! 13.2.6.4.3).
 
-use std::io::Write as _;
-
-use brotli_decompressor::DecompressorWriter;
 use bytes::{Bytes, BytesMut};
-use flate2::write::GzDecoder;
-use pingora::{ErrorType, OrErr, Result};
-use zstd::stream::write::Decoder as Zstd;
 
 /// What stands before the content of a page is not looked at further than this, in bytes.
 const MOST: usize = 64 * 1024;
 
 /// The byte order marks of UTF-16, into which no script of ASCII can be put.
 const WIDE: [&[u8]; 2] = [b"\xff\xfe", b"\xfe\xff"];
-
-const UNREADABLE: ErrorType = ErrorType::new("Unreadable");
 
 /// A page under way that gets a script.
 pub(crate) struct Splice {
@@ -170,71 +162,11 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     bytes.windows(what.len()).position(|window| window == what)
 }
 
-/// Undoes one content coding.
-pub(crate) enum Decoder {
-    Gzip(Box<GzDecoder<Vec<u8>>>),
-    Brotli(Box<DecompressorWriter<Vec<u8>>>),
-    Zstd(Box<Zstd<'static, Vec<u8>>>),
-}
-
-impl Decoder {
-    /// None for one that is not known.
-    pub(crate) fn of(coding: &[u8]) -> Option<Self> {
-        /// Of what it reads, in bytes.
-        const BUFFER: usize = 4096;
-        match coding.trim_ascii().to_ascii_lowercase().as_slice() {
-            b"gzip" | b"x-gzip" => Some(Self::Gzip(Box::new(GzDecoder::new(Vec::new())))),
-            b"br" => Some(Self::Brotli(Box::new(DecompressorWriter::new(
-                Vec::new(),
-                BUFFER,
-            )))),
-            b"zstd" => {
-                let decoder = Zstd::new(Vec::new()).ok()?;
-                Some(Self::Zstd(Box::new(decoder)))
-            }
-            _ => None,
-        }
-    }
-
-    /// Some of it passes; what it was before.
-    pub(crate) fn pass(&mut self, bytes: &[u8], end: bool) -> Result<Bytes> {
-        let passed = match self {
-            Self::Gzip(decoder) => {
-                let written = decoder.write_all(bytes);
-                written.and_then(|()| match end {
-                    true => decoder.try_finish(),
-                    false => decoder.flush(),
-                })
-            }
-            Self::Brotli(decoder) => {
-                let written = decoder.write_all(bytes);
-                if end {
-                    // What is very small may still hold much. Some never say where it ends.
-                    let _ = decoder.close();
-                }
-                written
-            }
-            Self::Zstd(decoder) => {
-                let written = decoder.write_all(bytes);
-                written.and_then(|()| decoder.flush())
-            }
-        };
-        passed.or_err(UNREADABLE, "its content coding")?;
-        let out = match self {
-            Self::Gzip(decoder) => decoder.get_mut(),
-            Self::Brotli(decoder) => decoder.get_mut(),
-            Self::Zstd(decoder) => decoder.get_mut(),
-        };
-        Ok(Bytes::from(std::mem::take(out)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use pingora::protocols::http::compression::Algorithm;
     use proptest::prelude::*;
 
     fn spliced(mut splice: Splice, pieces: &[&[u8]]) -> String {
@@ -300,37 +232,6 @@ mod tests {
         page.resize(MOST + 1, b'x');
         assert_eq!(splice.pass(&page, false).len(), page.len() + 1);
         assert_eq!(splice.pass(b"more", false), &b"more"[..]);
-    }
-
-    /// The page of the test below, by node's `zlib.brotliCompressSync`.
-    const BROTLI: &str = "1bbb34f8a55f787ce0e426c29c9618a8904ce11ddf6201900b";
-
-    #[test]
-    fn what_is_compressed_is_read() {
-        let page = b"<!doctype html><p>hello</p>".repeat(500);
-        let by_pingora = |algorithm: Algorithm| {
-            let mut compressor = algorithm.compressor(5).unwrap();
-            compressor.encode(&page, true).unwrap().to_vec()
-        };
-        // pingora's own does not end its stream.
-        let by_node: Vec<u8> = (0..BROTLI.len())
-            .step_by(2)
-            .map(|at| u8::from_str_radix(&BROTLI[at..at + 2], 16).unwrap())
-            .collect();
-        for (coding, packed) in [
-            ("gzip", by_pingora(Algorithm::Gzip)),
-            ("zstd", by_pingora(Algorithm::Zstd)),
-            ("BR", by_node),
-        ] {
-            let mut decoder = Decoder::of(coding.as_bytes()).unwrap();
-            let mut out = Vec::new();
-            for piece in packed.chunks(7) {
-                out.extend(decoder.pass(piece, false).unwrap());
-            }
-            out.extend(decoder.pass(b"", true).unwrap());
-            assert!(out == page, "{coding}: {} of {}", out.len(), page.len());
-        }
-        assert!(Decoder::of(b"deflate, gzip").is_none());
     }
 
     proptest! {

@@ -21,6 +21,8 @@ mod answer;
 #[cfg(feature = "serve")]
 mod choose;
 #[cfg(feature = "serve")]
+mod coding;
+#[cfg(feature = "serve")]
 mod conn;
 #[cfg(feature = "serve")]
 mod context;

@@ -268,7 +268,7 @@ impl ProxyHttp for Requests {
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
         if let Some(page) = &mut ctx.page {
-            page.pass(body, end)?;
+            page.pass(body, end);
         }
         Ok(None)
     }
