@@ -192,8 +192,10 @@ fn spawn(
     let Some(program) = start.program.first() else {
         return Err(Refused::new("no program to start"));
     };
-    let path = find(program, &start.env)
-        .ok_or_else(|| Refused::new(format!("{program}: no such program in PATH")))?;
+    let path = find(program, &start.env).ok_or_else(|| {
+        Refused::new(format!("{program}: no such program in PATH"))
+            .hint(format!("install {program}, or name its whole path"))
+    })?;
     // Relative to the folder it runs in, not to ours.
     let whole = start.cwd.join(&path);
     inspect::before(&whole, program, &start.env)?;

@@ -1,6 +1,7 @@
 //! What is left out of a folder that is deployed, or watched for it.
 
 mod patterns;
+mod unmatched;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,6 +12,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::refused::Refused;
 use patterns::Patterns;
+pub use unmatched::unmatched;
 
 /// Never part of a release: history and secrets.
 const NEVER: [&str; 3] = [".git", ".env", IGNORE];

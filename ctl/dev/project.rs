@@ -1,17 +1,18 @@
 //! What a folder is: cargo, go, node or python, how it is built and run, and the usual port. Looks at
 //! files, and runs nothing but `cargo metadata`.
 
+mod cargo;
+mod go;
+mod named;
+
 use std::fs;
 use std::num::NonZeroU16;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use hotctl_config::file::{AddressKind, Build, Service};
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::fault::Fault;
-use crate::places::PROJECT;
 
 /// A folder that is understood.
 #[derive(Debug, Clone)]
@@ -63,19 +64,28 @@ const PYTHON: u16 = 8000;
 /// If it cannot be told, with what to do.
 pub fn of(folder: &Path, command: &[String]) -> Result<Project, Fault> {
     if !command.is_empty() {
-        let service = in_place(folder, command.to_vec(), Vec::new());
+        named::can_run(folder, command)?;
+        let mut said = vec![format!("runs {}", shell_words::join(command))];
+        let mut run = command.to_vec();
+        if let (Some(path), Some(first)) = (named::left_out(folder, command), run.first_mut()) {
+            said.push(format!(
+                "{first} is left out of what is watched, as .gitignore or hotctl itself has it: it runs where it \
+                 is, and a change of it alone is not seen (Ctrl-C, and again)"
+            ));
+            *first = path.display().to_string();
+        }
         return Ok(Project {
-            service,
+            service: in_place(folder, run, Vec::new()),
             port: COMPILED,
-            said: vec![format!("runs {}", shell_words::join(command))],
+            said,
         });
     }
     let has = |name: &str| folder.join(name).exists();
     if has("Cargo.toml") {
-        return cargo(folder);
+        return cargo::of(folder);
     }
     if has("go.mod") {
-        return Ok(go(folder));
+        return go::of(folder);
     }
     if has("package.json") {
         return node(folder);
@@ -110,116 +120,35 @@ pub fn sources(own: &[&str]) -> Vec<String> {
     all.map(|pattern| (*pattern).to_owned()).collect()
 }
 
+/// Whether a pattern is for a kind of file that such projects have, and this one may not have yet.
+pub fn is_usual(pattern: &str) -> bool {
+    const OWN: [&str; 6] = ["*.rs", "Cargo.lock", "*.go", "go.sum", "go.mod", "*.py"];
+    SOURCES.contains(&pattern) || OWN.contains(&pattern)
+}
+
 fn words(line: &str) -> Vec<String> {
     line.split(' ').map(ToOwned::to_owned).collect()
-}
-
-/// Of what `cargo metadata --no-deps` says.
-#[derive(Deserialize)]
-struct Metadata {
-    packages: Vec<Package>,
-    target_directory: PathBuf,
-}
-
-#[derive(Deserialize)]
-struct Package {
-    manifest_path: PathBuf,
-    default_run: Option<String>,
-    targets: Vec<Target>,
-}
-
-#[derive(Deserialize)]
-struct Target {
-    name: String,
-    kind: Vec<String>,
-    src_path: PathBuf,
-}
-
-fn cargo(folder: &Path) -> Result<Project, Fault> {
-    const HINT: &str = "`cargo metadata` says more";
-    let output = Command::new("cargo")
-        .args(["metadata", "--no-deps", "--format-version", "1"])
-        .current_dir(folder)
-        .output()
-        .map_err(|cause| {
-            Fault::config(format!("cargo: {cause}")).hint("install Rust from https://rustup.rs")
-        })?;
-    if !output.status.success() {
-        let text = String::from_utf8_lossy(&output.stderr);
-        return Err(Fault::config(format!("cargo metadata: {}", text.trim())));
-    }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout)
-        .map_err(|cause| Fault::config(format!("cargo metadata: {cause}")).hint(HINT))?;
-    let manifest = folder.join("Cargo.toml");
-    let own = |package: &&Package| {
-        package.manifest_path.canonicalize().ok() == manifest.canonicalize().ok()
-    };
-    let of_package = metadata.packages.iter().find(own);
-    let among: Vec<&Package> =
-        of_package.map_or_else(|| metadata.packages.iter().collect(), |it| vec![it]);
-    let default = among.iter().find_map(|package| package.default_run.clone());
-    let programs: Vec<&Target> = among
-        .iter()
-        .flat_map(|package| &package.targets)
-        .filter(|target| target.kind.iter().any(|kind| kind == "bin"))
-        .collect();
-    let chosen = programs
-        .iter()
-        .find(|target| Some(&target.name) == default.as_ref())
-        .or_else(|| programs.first());
-    let Some(program) = chosen else {
-        return Err(
-            Fault::config(format!("{}: has no program", manifest.display()))
-                .hint("stand in the folder of the package that has one"),
-        );
-    };
-    let mut said = vec![format!("cargo: builds and runs {}", program.name)];
-    if programs.len() > 1 && default.is_none() {
-        said.push(format!(
-            "there are {} programs: this is the first (default-run in Cargo.toml names another)",
-            programs.len()
-        ));
-    }
-    let mut command = words("cargo build --bin");
-    command.push(program.name.clone());
-    let service = Service {
-        workdir: Some(folder.to_owned()),
-        build: Build {
-            command,
-            output: Some(metadata.target_directory.join("debug").join(&program.name)),
-            root: Some(folder.to_owned()),
-            watch: sources(&["*.rs", "Cargo.lock"]),
-            ..Build::default()
-        },
-        ..Service::default()
-    };
-    Ok(with_port(service, COMPILED, &program.src_path, said))
-}
-
-fn go(folder: &Path) -> Project {
-    let output = folder.join(PROJECT).join("app");
-    let mut command = words("go build -o");
-    command.extend([output.display().to_string(), ".".to_owned()]);
-    let service = Service {
-        workdir: Some(folder.to_owned()),
-        build: Build {
-            command,
-            output: Some(output),
-            root: Some(folder.to_owned()),
-            watch: sources(&["*.go", "go.sum", "go.mod"]),
-            ..Build::default()
-        },
-        ..Service::default()
-    };
-    let said = vec!["go: builds and runs this package".to_owned()];
-    with_port(service, COMPILED, &folder.join("main.go"), said)
 }
 
 fn node(folder: &Path) -> Result<Project, Fault> {
     let file = folder.join("package.json");
     let wrong = |cause: String| Fault::config(format!("{}: {cause}", file.display()));
-    let text = fs::read_to_string(&file).map_err(|cause| wrong(cause.to_string()))?;
-    let package: Value = serde_json::from_str(&text).map_err(|cause| wrong(cause.to_string()))?;
+    let text = fs::read_to_string(&file).map_err(|cause| {
+        wrong(cause.to_string()).hint("mend it, or name the program: hotctl dev -- node FILE")
+    })?;
+    let package: Value = serde_json::from_str(&text).map_err(|cause| {
+        let (line, column) = (cause.line(), cause.column());
+        let text = cause.to_string();
+        let why = text.split(" at line ").next().unwrap_or_default();
+        Fault::config(format!(
+            "{}:{line}:{column}: no JSON: {why}",
+            file.display()
+        ))
+        .hint(
+            "mend that line (comments and a comma after the last value are none of JSON), \
+             or name the program: hotctl dev -- node FILE",
+        )
+    })?;
     let start = package["scripts"]["start"].as_str().unwrap_or_default();
     let entry = match shell_words::split(start).unwrap_or_default().as_slice() {
         [node, entry] if node == "node" => Some(entry.clone()),
@@ -452,5 +381,10 @@ mod tests {
         assert!(refused.hint.unwrap().contains("hotctl dev -- COMMAND"));
         let refused = found(&[("package.json", "{}")]).unwrap_err();
         assert!(refused.text.contains("names no program"), "{refused}");
+        let broken = "{\n  \"main\": \"app.js\",\n}\n";
+        let refused = found(&[("package.json", broken)]).unwrap_err();
+        let told = "/package.json:3:1: no JSON: trailing comma";
+        assert!(refused.text.ends_with(told), "{refused}");
+        assert!(refused.hint.unwrap().contains("hotctl dev -- node FILE"));
     }
 }

@@ -165,7 +165,8 @@ impl Site {
             .map(|(instance, place)| async move {
                 let spec = self.spec(at, instance, place)?;
                 failpoint::pass("before-exec");
-                let process = start(spec.clone()).await?;
+                let process = start(spec.clone()).await;
+                let process = process.map_err(|why| self.as_edited(at, why))?;
                 failpoint::pass("after-exec");
                 Ok::<_, Why>((process, spec))
             });

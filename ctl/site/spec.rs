@@ -235,6 +235,30 @@ impl Site {
         Ok(fingerprint(&self.key, &all))
     }
 
+    /// Why something was not started, in the words of whoever edits: what runs from sources as they are is a
+    /// copy in the store, and is mended where it was edited.
+    pub(super) fn as_edited(&self, at: Placement, why: Why) -> Why {
+        let config = self.config();
+        let (Some(root), true) = (&config.build.root, config.build.command.is_empty()) else {
+            return why;
+        };
+        let Ok((stored, _)) = self.content(at) else {
+            return why;
+        };
+        let (copy, own) = (
+            stored.path.display().to_string(),
+            root.display().to_string(),
+        );
+        let text = why.text.replace(&copy, &own);
+        let remedy = why.hint.as_ref().map(|hint| hint.replace(&copy, &own));
+        let no_program = text.split_once(": not executable");
+        Why {
+            hint: remedy.or(no_program.map(|(path, _)| format!("chmod +x {path}"))),
+            text: text.clone(),
+            ..why
+        }
+    }
+
     /// Where the output of an instance is kept.
     pub(super) fn log_path(&self, at: Placement, instance: usize) -> PathBuf {
         self.logs().join(log_name(at, instance))
