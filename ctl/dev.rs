@@ -23,7 +23,7 @@ use crate::site::Manner;
 
 pub use browser::Editor;
 pub use console::Console;
-pub use project::{fixed_port, sources};
+pub use project::{fixed_port, is_usual, sources};
 
 /// The file of a configuration that is looked for.
 const CONFIG: &str = "hotctl.toml";

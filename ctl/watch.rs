@@ -14,17 +14,17 @@ use hotctl_config::names::Digest;
 use hotctl_deploy::pack::{self, Packed};
 use hotctl_deploy::refused::Refused;
 use hotctl_deploy::watch::{Explain, Found, Kind, Plan, Told, Watch};
-use hotctl_deploy::without::Only;
+use hotctl_deploy::without::{self, Only};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::api::{Noted, Progress};
-use crate::chunks;
 use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
 use crate::site::{Site, Touched};
 use crate::store::on_disk;
 use crate::teller::ms;
 use crate::who::Giver;
+use crate::{chunks, dev};
 use build::{Building, Disturbed, Loops, Verdict};
 use repeats::{Pace, Repeats};
 
@@ -223,6 +223,7 @@ impl Follower<'_> {
                 folders,
             } => {
                 info!(service = %site.name, path = %path.display(), folders, "watching");
+                name_unmatched(site, &self.plans).await;
                 let change = Change {
                     wanted: Wanted::IfNew,
                     ..Change::wanted()
@@ -378,6 +379,32 @@ impl Follower<'_> {
                 });
             }
         }
+    }
+}
+
+/// Tell which patterns of the configuration no source has. Those of a kind of file that a project may have are
+/// no slip of the pen.
+async fn name_unmatched(site: &Site, plans: &Plans) {
+    let named: Vec<String> = plans
+        .build
+        .watch
+        .iter()
+        .chain(&plans.build.assets)
+        .cloned()
+        .collect();
+    let named: Vec<String> = named.into_iter().filter(|it| !dev::is_usual(it)).collect();
+    if named.is_empty() || plans.build.root.is_none() {
+        return;
+    }
+    let plan = plans.watch.clone();
+    let found = tokio::task::spawn_blocking(move || {
+        without::unmatched(&plan.path, &plan.ignore, &plan.never, &named)
+    });
+    let patterns = found.await.unwrap_or_default();
+    if !patterns.is_empty() {
+        let root = plans.watch.path.display().to_string();
+        warn!(service = %site.name, patterns = patterns.join(", "), root, "no source matches what is to be watched");
+        site.journal(Noted::WatchMatchesNothing { patterns, root });
     }
 }
 

@@ -352,6 +352,13 @@ pub enum Noted {
         /// Whether there are none among them but style sheets.
         only_styles: bool,
     },
+    /// Patterns of `build.watch` and `build.assets` that no source has: a change there is not seen.
+    WatchMatchesNothing {
+        /// Which.
+        patterns: Vec<String>,
+        /// The folder of the sources.
+        root: String,
+    },
     /// The builds change their own sources: that does not count any more while one goes on.
     BuildDisturbsItself {
         /// Which sources.

@@ -175,6 +175,7 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option
         | Noted::BuildCancelled { .. }
         | Noted::BuildDisturbsItself { .. }
         | Noted::AppDisturbsItself { .. }
+        | Noted::WatchMatchesNothing { .. }
         | Noted::AssetsChanged { .. }
         | Noted::WatchFailed { .. }
         | Noted::InstanceExited { .. }

@@ -315,6 +315,13 @@ pub fn noted(what: &Noted) -> String {
             "build {build} ended after {}: there is something newer",
             time(*took_ms)
         ),
+        Noted::WatchMatchesNothing { patterns, root } => {
+            let shown: Vec<String> = patterns.iter().map(|it| format!("{it:?}")).collect();
+            format!(
+                "watch: {} matches no file in {root} that .gitignore and build.ignore do not leave out: no change there is seen\n  try: mend it in build.watch or build.assets: a pattern is as in .gitignore, and begins at build.root",
+                shown.join(", "),
+            )
+        }
         Noted::BuildDisturbsItself { paths } => format!(
             "the build changes its own sources, which does not count any more while it goes on: {}\n  try: {}",
             paths.join(", "),
