@@ -191,7 +191,7 @@ impl DeployHands {
         if !was_ended && restored.is_ok() {
             return;
         }
-        if let Err(why) = &restored {
+        if let (Err(why), false) = (&restored, self.site.means.manner.tells_events()) {
             tracing::error!(%release, %why, "what was live is not back");
         }
         self.tell.tell(Progress::Restored {

@@ -97,6 +97,11 @@ impl Manner {
     pub fn always_newest(self) -> bool {
         self == Self::Dev
     }
+
+    /// Whether somebody is told each event as it comes, and need not read the same in the log.
+    pub fn tells_events(self) -> bool {
+        self == Self::Dev
+    }
 }
 
 /// One service on this machine.

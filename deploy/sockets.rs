@@ -85,6 +85,64 @@ pub fn owner(pids: &[u32], address: &Address) -> Owner {
     Owner::Unknown
 }
 
+/// A process that listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its number.
+    pub pid: u32,
+    /// Program and arguments, cut where they are long; the name alone where there are none.
+    pub command: String,
+}
+
+/// Whom a connection to `address` reaches, of all processes; of several the oldest number. None where nobody
+/// listens, or nobody whose descriptors may be looked at.
+pub fn holder(address: SocketAddr) -> Option<Holder> {
+    let own: BTreeSet<u64> = listeners(std::process::id(), Rows::All)
+        .into_iter()
+        .filter(|row| reaches(row.address, address))
+        .map(|row| row.inode)
+        .collect();
+    if own.is_empty() {
+        return None;
+    }
+    let all = fs::read_dir("/proc").ok()?.flatten();
+    let mut pids: Vec<u32> = all
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    pids.sort_unstable();
+    let holds = |pid: &u32| !inodes(&[*pid]).0.is_disjoint(&own);
+    let pid = pids.into_iter().find(holds)?;
+    Some(Holder {
+        pid,
+        command: command(pid),
+    })
+}
+
+fn command(pid: u32) -> String {
+    /// In characters.
+    const MOST: usize = 100;
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<String> = words
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let text = words.join(" ");
+    let text = match text.trim() {
+        "" => fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default(),
+        some => some.to_owned(),
+    };
+    let text = text.trim();
+    let mut shown: String = text
+        .chars()
+        .filter(|it| !it.is_control())
+        .take(MOST)
+        .collect();
+    if text.chars().count() > MOST {
+        shown.push('…');
+    }
+    shown
+}
+
 struct Listener {
     address: SocketAddr,
     inode: u64,
@@ -209,7 +267,7 @@ mod tests {
     use std::net::{SocketAddr, TcpListener};
     use std::os::unix::net::UnixListener;
 
-    use super::{Address, Owner, listening, owner, parse_ip, parse_unix, reaches};
+    use super::{Address, Owner, holder, listening, owner, parse_ip, parse_unix, reaches};
 
     #[test]
     fn addresses_are_read_as_the_kernel_writes_them() {
@@ -254,6 +312,13 @@ mod tests {
         let own = std::process::id();
         assert!(listening(&[own]).contains(&address));
         assert_eq!(owner(&[own], &address), Owner::Ours);
+        let found = holder(listener.local_addr().unwrap()).unwrap();
+        let this = std::env::args().next().unwrap();
+        assert_eq!(found.pid, own);
+        assert!(
+            found.command.starts_with(&this[..this.len().min(100)]),
+            "{found:?}"
+        );
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a socket");
         let unix = UnixListener::bind(&path).unwrap();

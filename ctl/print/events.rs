@@ -74,7 +74,7 @@ pub fn event(progress: &Progress) -> Option<String> {
             ..
         } => format!(
             "{release} {}: {error}",
-            in_style(BAD, "started again, and not healthy")
+            in_style(BAD, "is to be live again, and is not")
         ),
         Progress::Starting { release, .. } => format!("{release} starting"),
         Progress::Started {

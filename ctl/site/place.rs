@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hotctl_config::{Address, AddressKind, PortName, Slot};
 use hotctl_deploy::ports::{self, Lease, Listener, Ports};
+use hotctl_deploy::sockets::{self, Holder};
 use hotctl_deploy::why::{Kind, Why};
 
 use super::named::{NamedPorts, PortMap, lease};
@@ -33,6 +34,30 @@ enum Held {
     /// The listener is kept as long as the place, so that connections wait in its backlog while the
     /// process is started again.
     Socket(Option<Lease>, Listener),
+}
+
+/// Why an app cannot have the port that it always listens at, with who has it where that can be seen.
+fn not_free(address: SocketAddr, cause: &io::Error) -> Why {
+    let port = address.port();
+    if cause.kind() != io::ErrorKind::AddrInUse {
+        return Why::new(Kind::NoPort, format!("{address}: {cause}"))
+            .hint(format!("let the app listen at another port than {port}"));
+    }
+    let elsewhere = "or let the app listen at $PORT, or at another";
+    match sockets::holder(address) {
+        Some(Holder { pid, command }) => Why::new(
+            Kind::NoPort,
+            format!("{address}: taken by another process, pid {pid}: {command}"),
+        )
+        .hint(format!("kill {pid}, where it is not needed; {elsewhere}")),
+        None => Why::new(
+            Kind::NoPort,
+            format!("{address}: taken by another process, of another user"),
+        )
+        .hint(format!(
+            "`sudo ss -ltnp 'sport = :{port}'` shows which: stop it; {elsewhere}"
+        )),
+    }
 }
 
 impl Place {
@@ -62,11 +87,7 @@ impl Place {
             AddressKind::Fixed(port) => {
                 let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.get()));
                 // What listens there already would be taken for the app.
-                std::net::TcpListener::bind(address).map_err(|cause| {
-                    Why::new(Kind::NoPort, format!("{address}: {cause}")).hint(format!(
-                        "`ss -ltnp 'sport = :{port}'` shows who has it; stop that"
-                    ))
-                })?;
+                std::net::TcpListener::bind(address).map_err(|cause| not_free(address, &cause))?;
                 (address.into(), Held::Fixed)
             }
             AddressKind::Socket => {

@@ -74,8 +74,10 @@ impl Site {
             "a serving process ended by itself: starting it again");
         self.note_exit(at, ended);
         if again.crash_loop == Loop::Begins {
-            error!(%release, instance = ended.instance, deaths,
-                "a serving process ends again and again: it counts as failed, and is tried every 30 s");
+            if !self.means.manner.tells_events() {
+                error!(%release, instance = ended.instance, deaths,
+                    "a serving process ends again and again: it counts as failed, and is tried every 30 s");
+            }
             self.means.metrics.crash_loop(&self.name);
             self.journal(Noted::CrashLoop {
                 release,

@@ -157,7 +157,9 @@ impl Site {
             }
             // Only where it could not be started when the daemon was.
             let release = at.release_of(&self.name);
-            error!(%release, "what should serve does not run");
+            if !self.means.manner.tells_events() {
+                error!(%release, "does not run, and should serve: requests are answered 503 (hotctl status says why)");
+            }
             return Err(Split::Closed(Closed::NotRunning));
         };
         running.drain = None;
