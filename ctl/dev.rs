@@ -76,7 +76,7 @@ pub fn run(asked_places: &Places, asked: &cli::Dev) -> Result<(), Fault> {
         Ok(Setup {
             log: Log::start(LogFormat::Text, asked.log_level)?,
             origin,
-            console: Some(Console::new(said, asked.editor.clone())),
+            console: Some(Console::new(here, said, asked.editor.clone())),
         })
     })
 }

@@ -117,6 +117,23 @@ impl Whereabouts {
     }
 }
 
+/// Whether a folder of state may be made where it is gone: that of a project never without the project, which
+/// somebody has moved or removed.
+///
+/// # Errors
+/// If the project is not there.
+pub fn may_be_made(state: &Path) -> io::Result<()> {
+    let of_project = |at: &&Path| at.file_name().is_some_and(|name| name == PROJECT);
+    let project = state.ancestors().find(of_project).and_then(Path::parent);
+    match project {
+        Some(project) if !project.is_dir() => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{}: the project is gone", project.display()),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Make a folder that only its owner can enter, or see that it is one.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use crate::failpoint;
+use crate::{failpoint, places};
 
 /// The schema of the files from before there were checksums.
 const BARE: u32 = 1;
@@ -129,6 +129,7 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
 
 /// Whole, under a name that nobody reads.
 fn stage(folder: &Path, value: &impl Serialize) -> io::Result<NamedTempFile> {
+    places::may_be_made(folder)?;
     fs::create_dir_all(folder)?;
     let mut file = tempfile::Builder::new().prefix(HALF).tempfile_in(folder)?;
     // Whole first: the writer of JSON would make a system call for each word.

@@ -49,6 +49,7 @@ use crate::fault::Fault;
 use crate::journal::Journal;
 use crate::log::Log;
 use crate::metrics::Metrics;
+use crate::places;
 use crate::store::StateFolder;
 use crate::upgrade::Serving;
 use slot::{Instance, Running};
@@ -233,6 +234,7 @@ impl Site {
         if folder.join("releases").exists() {
             return Ok(());
         }
+        places::may_be_made(&folder)?;
         // As private as it was.
         let mut private = std::fs::DirBuilder::new();
         private.recursive(true).mode(0o700);

@@ -164,7 +164,12 @@ impl Change {
     fn names(&self) -> Vec<String> {
         const NAMED: usize = 5;
         let paths = self.paths.iter().take(NAMED);
-        paths.map(|path| path.display().to_string()).collect()
+        let shown = paths.map(|path| match path.as_os_str().is_empty() {
+            // The folder itself.
+            true => ".".to_owned(),
+            false => path.display().to_string(),
+        });
+        shown.collect()
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use crate::control;
 use crate::fault::Fault;
 use crate::house::House;
+use crate::places;
 use crate::socket::{Callers, Socket};
 use crate::store::on_disk;
 use crate::upgrade::Held;
@@ -77,6 +78,10 @@ impl Door {
 
     /// Look, and bind it again where its file is gone; a hotctl that takes over gets that one.
     pub fn keep(&mut self, held: &mut Held) {
+        // Nobody asks for a project that is gone, and whoever is at the desk is told.
+        if places::may_be_made(self.socket.path()).is_err() {
+            return;
+        }
         let place = self.socket.path().display().to_string();
         let bound = on_disk(|| match self.socket.is_in_place() {
             true => Ok(None),

@@ -170,13 +170,14 @@ pub async fn run(
     let starter = house.starter.clone();
     starter.ready(&format!("serves {}", shown.join(" ")));
     // Ends with us.
-    let _console = console.map(|console| {
+    let mut console = console.map(|console| {
         AbortOnDropHandle::new(tokio::spawn(console.run(
             house.clone(),
             shown.join(" "),
             since,
         )))
     });
+    let mut fault = None;
     let mut watchdog = Watchdog::of_environment();
 
     let successor = loop {
@@ -188,6 +189,10 @@ pub async fn run(
             () = door.due() => {
                 door.keep(&mut held);
                 continue;
+            }
+            wrong = ended(&mut console) => {
+                fault = Some(wrong);
+                break None;
             }
             Some(order) = upgrades.recv() => Err(order),
             heard = signals.next() => Ok(heard),
@@ -307,7 +312,17 @@ pub async fn run(
     means.journal.flush().await;
     drop(stopping);
     info!("ended");
-    Ok(())
+    fault.map_or(Ok(()), Err)
+}
+
+/// What a console ends for, before it is told to.
+async fn ended(console: &mut Option<AbortOnDropHandle<Fault>>) -> Fault {
+    let Some(console) = console else {
+        return std::future::pending().await;
+    };
+    let ended = console.await;
+    // A panic, which the runtime has logged.
+    ended.unwrap_or_else(|cause| Fault::failed(cause.to_string()))
 }
 
 /// The end of all of these.

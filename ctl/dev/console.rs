@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead as _};
 use std::num::NonZeroU16;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::browser::{Browser, Editor};
+use super::escapes::only_colours;
 use crate::api::{EventLine, LogLevel, LogsQuery, Noted, NumberedEvent, Progress, Summary};
+use crate::fault::Fault;
 use crate::follow;
 use crate::house::{House, Resident};
 use crate::paint::{GOOD, in_style};
@@ -41,6 +44,8 @@ const COLOURS: [AnsiColor; 5] = [
 /// See the head of this file.
 #[derive(Debug)]
 pub struct Console {
+    /// The project.
+    folder: PathBuf,
     /// What there is to say before anything happens.
     said: Vec<String>,
     /// Whoever looks at the pages sees what happens as well.
@@ -48,15 +53,17 @@ pub struct Console {
 }
 
 impl Console {
-    pub fn new(said: Vec<String>, editor: Editor) -> Self {
+    pub fn new(folder: PathBuf, said: Vec<String>, editor: Editor) -> Self {
         Self {
+            folder,
             said,
             browser: Arc::new(Browser::new(editor)),
         }
     }
 
-    /// Until the daemon ends. `since`: the number of the last event before it began to run anything.
-    pub async fn run(self, house: Arc<House>, listen: String, since: u64) {
+    /// Until the daemon ends, or is to, for the reason that comes back. `since`: the number of the last
+    /// event before it began to run anything.
+    pub async fn run(self, house: Arc<House>, listen: String, since: u64) -> Fault {
         let names = Names::of(house.lodgers().into_keys());
         for line in &self.said {
             say(line);
@@ -74,14 +81,51 @@ impl Console {
             (resident.site.name.clone(), tokio::sync::Mutex::new(build))
         });
         let builds: Builds = builds.collect();
-        tokio::join!(
-            events(&house, &names, &builds, since),
-            self.browser.follow(&house, since),
-            follow_configuration(&house),
-            keys(&house),
-            follow_builds(&builds),
-            async { drop(join_all(outputs).await) }
-        );
+        let shows = async {
+            tokio::join!(
+                events(&house, &names, &builds, since),
+                self.browser.follow(&house, since),
+                follow_configuration(&house),
+                keys(&house),
+                follow_builds(&builds),
+                async { drop(join_all(outputs).await) }
+            );
+            std::future::pending().await
+        };
+        tokio::select! {
+            fault = gone(&self.folder) => fault,
+            fault = shows => fault,
+        }
+    }
+}
+
+/// When the project is not there any more: nothing can be built of it, and nothing is to be written where it
+/// was.
+async fn gone(folder: &Path) -> Fault {
+    /// How often it is looked.
+    const LOOK: Duration = Duration::from_millis(250);
+    /// So many times in a row it is not there: whoever puts another in its place has had the time.
+    const LOOKS: u32 = 4;
+    let mut missed = 0;
+    while missed < LOOKS {
+        tokio::time::sleep(LOOK).await;
+        missed = match folder.is_dir() {
+            true => 0,
+            false => missed + 1,
+        };
+    }
+    let shown = folder.display();
+    // Where one stands goes with the folder.
+    match std::env::current_dir() {
+        Ok(now) if now != folder && now.is_dir() => Fault::failed(format!(
+            "{shown}: the project is gone: it is {} now",
+            now.display()
+        ))
+        .hint(format!("cd {} && hotctl dev", now.display())),
+        _ => Fault::failed(format!(
+            "{shown}: the project is gone: the folder was removed"
+        ))
+        .hint("hotctl dev, in the folder of a project"),
     }
 }
 
