@@ -3,7 +3,9 @@
 
 mod browser;
 mod console;
+mod escapes;
 mod project;
+mod reading;
 
 use std::fs;
 use std::io;

@@ -27,6 +27,11 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
     found
 }
 
+/// The file that was this log until it was full.
+pub fn before(log: &Path) -> PathBuf {
+    rotate::aside(log, 1)
+}
+
 /// Remove a log, and what was put aside of it a moment ago; what cannot be removed stays.
 pub fn remove(log: &Path) {
     for path in [log.to_path_buf(), rotate::aside(log, 1)] {

@@ -295,6 +295,21 @@ fn a_folder_that_is_no_project_is_refused_with_what_to_do() {
         .exits(2)
         .says("no Cargo.toml, go.mod, package.json")
         .says("try: hotctl dev -- COMMAND");
+    run(&["--", "no-such-program"], folder.path())
+        .exits(2)
+        .says("no-such-program: no such program in PATH")
+        .says("try: install no-such-program");
+    fs::write(folder.path().join("app"), "#!/bin/sh\n").unwrap();
+    run(&["--", "./app"], folder.path())
+        .exits(2)
+        .says("./app: not executable")
+        .says("try: chmod +x ./app");
+    fs::write(folder.path().join("package.json"), "{\"main\" 1}").unwrap();
+    run(&[], folder.path())
+        .exits(2)
+        .says("package.json:1:9: no JSON: expected `:`")
+        .says("try: mend that line");
+    assert!(!folder.path().join(".hotctl").exists());
     fs::write(
         folder.path().join("hotctl.toml"),
         crate::support::daemon::web(""),
@@ -304,4 +319,97 @@ fn a_folder_that_is_no_project_is_refused_with_what_to_do() {
         .exits(2)
         .says("no service named wep")
         .says("one of: web");
+}
+
+/// What a build, and what it left, may do to a terminal.
+#[test]
+fn a_build_is_shown_whole_without_what_steers_the_terminal_and_what_it_left_is_named() {
+    let config = "[service.web]\nports = [\"debug\"]\nrun = [\"python3\", \"app.py\"]\n\
+        env = { OWN = \"at {port.debug} and {port}\" }\n\
+        [service.web.build]\ncommand = [\"sh\", \"build.sh\"]\noutput = \"out\"\n\
+        watch = [\"*.py\", \"*.sh\", \"*.css\", \"nothing/**\"]\n";
+    let script = "printf '\\033[2J\\033]0;title\\007cleared\\n'\nseq 100000 119999\nmkdir -p out\ncp app.py out\nprintf 'no end'\n";
+    let app = PYTHON.replace("b'v1\\n'", "(os.environ['OWN'] + chr(10)).encode()");
+    let app = app.replace(
+        "import http.server, os\n",
+        "import http.server, os\nprint('\\x1b[5Aup', flush=True)\n",
+    );
+    let files = [
+        ("hotctl.toml", config),
+        ("build.sh", script),
+        ("app.py", &app),
+        ("a.css", "a {}"),
+    ];
+    let desk = Desk::open(&files, &[]);
+    desk.says("web@1 live in");
+    desk.says("watch: \"nothing/**\" matches no file in ");
+    desk.says("web | up\n");
+    let own = desk.answer();
+    let ports: Vec<u16> = own
+        .split_whitespace()
+        .filter_map(|it| it.parse().ok())
+        .collect();
+    assert_eq!(ports.len(), 2, "{own}");
+    // It is no part of what is built.
+    desk.save("a.css", "a { color: red }");
+    desk.says("web@1 is live already: the build left the same as before");
+    desk.says("build.assets");
+    let said = desk.close();
+    assert!(said.contains("web | cleared\n"), "{said}");
+    assert!(said.contains("web | no end\n"), "{said}");
+    // Twice, each whole and in its order.
+    let numbers = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("web | ")?.parse().ok());
+    let numbers: Vec<u32> = numbers.collect();
+    let once: Vec<u32> = (100_000..120_000).collect();
+    assert!(
+        numbers == [once.clone(), once].concat(),
+        "{} lines",
+        numbers.len()
+    );
+    assert!(!said.contains('\x1b'), "{said}");
+}
+
+#[test]
+fn a_build_without_its_env_file_names_it_and_what_to_do() {
+    let config =
+        "[service.web.build]\ncommand = [\"true\"]\noutput = \"app\"\nenv_file = \"none.env\"\n";
+    let desk = Desk::open(&[("hotctl.toml", config)], &[]);
+    desk.says("failed after");
+    desk.says("build.env_file ");
+    desk.says("none.env: no such file");
+    desk.says("try: make it, or take build.env_file out of the configuration");
+    desk.close();
+}
+
+#[test]
+fn a_port_of_its_own_that_somebody_has_is_told_with_who_it_is() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let text = PYTHON.replace("int(os.environ['PORT'])", &port.to_string());
+    let desk = Desk::open(&[("app.py", &text)], &[]);
+    let pid = std::process::id();
+    desk.says(&format!(
+        "127.0.0.1:{port}: taken by another process, pid {pid}: "
+    ));
+    desk.says(&format!("try: kill {pid}, where it is not needed"));
+    drop(taken);
+    desk.save("app.py", &text.replace("v1", "v2"));
+    desk.answers("v2\n");
+    let said = desk.close();
+    assert!(!said.contains("does not run"), "{said}");
+}
+
+#[test]
+fn a_project_that_is_moved_away_ends_it_and_is_not_made_anew() {
+    let outer = tempfile::tempdir().unwrap();
+    let desk = Desk::open(&[("app.py", PYTHON)], &[]);
+    desk.answers("v1\n");
+    let moved = outer.path().join("moved");
+    fs::rename(desk.folder.path(), &moved).unwrap();
+    let ran = desk.dev.wait().exits(1);
+    ran.says("the project is gone: it is ")
+        .says(&format!("try: cd {} && hotctl dev", moved.display()));
+    assert!(!desk.folder.path().exists());
 }

@@ -255,7 +255,10 @@ pub struct Releases {
 Examples:
   hotctl logs                    the last 100 lines of the live release
   hotctl logs web -f             follow it, across deploys
-  hotctl logs web@7 -n 20        the last lines of one release")]
+  hotctl logs web@7 -n 20        the last lines of one release
+
+What the last build of a service said is in services/NAME/logs/build.log of the
+state folder, which is .hotctl/state in a project of `hotctl dev`.")]
 pub struct Logs {
     /// A service, or one release of it as in web@7
     #[arg(value_name = "SERVICE")]

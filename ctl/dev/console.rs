@@ -1,6 +1,8 @@
 //! What a person at the desk sees of a daemon, a line an event, with the output of apps and builds; and
 //! the keys.
 
+mod builds;
+
 use std::collections::BTreeMap;
 use std::io::{self, BufRead as _};
 use std::num::NonZeroU16;
@@ -13,7 +15,7 @@ use anstyle::{AnsiColor, Style};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use hotctl_config::file::AddressKind;
-use hotctl_config::names::ServiceName;
+use hotctl_config::names::{ReleaseId, ServiceName};
 use hotctl_deploy::why::{Kind, Why};
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -27,11 +29,9 @@ use crate::house::{House, Resident};
 use crate::paint::{GOOD, in_style};
 use crate::print;
 use crate::reload::Mode;
-use crate::site::Site;
 use crate::who::Giver;
+use builds::{AT_ONCE, BuildOutput, Builds, follow_builds};
 
-/// How often it is looked what a build says.
-const LOOK: Duration = Duration::from_millis(50);
 /// The colours of names, in turn.
 const COLOURS: [AnsiColor; 5] = [
     AnsiColor::Cyan,
@@ -158,7 +158,7 @@ fn say(text: &str) {
 
 async fn events(house: &Arc<House>, names: &Names, builds: &Builds, since: u64) {
     let mut reader = house.means.journal.after(since, None);
-    let mut built: BTreeMap<ServiceName, f64> = BTreeMap::new();
+    let mut built: BTreeMap<ServiceName, Built> = BTreeMap::new();
     while let Some(bytes) = reader.follow().await {
         for line in bytes.split(|byte| *byte == b'\n') {
             let Ok(EventLine::Event(event)) = serde_json::from_slice(line) else {
@@ -167,11 +167,17 @@ async fn events(house: &Arc<House>, names: &Names, builds: &Builds, since: u64) 
             let mark = event.service.as_ref().map(|name| names.mark(name));
             // What a build has said is read before it is told how it ended.
             if let Some(build) = event.service.as_ref().and_then(|name| builds.get(name)) {
-                build.lock().await.print().await;
+                let mut build = build.lock().await;
+                match event.what {
+                    Noted::BuildDone { .. }
+                    | Noted::BuildFailed { .. }
+                    | Noted::BuildCancelled { .. } => build.end().await,
+                    _ => build.print(AT_ONCE).await,
+                }
             }
             if let Some(text) = told(&event, &mut built) {
                 let mark = mark.unwrap_or_default();
-                for line in text.lines() {
+                for line in text.lines().map(only_colours) {
                     say(format!("{mark} {line}").trim_start());
                 }
             }
@@ -184,8 +190,17 @@ async fn events(house: &Arc<House>, names: &Names, builds: &Builds, since: u64) 
     }
 }
 
+/// A build whose outcome is not told yet.
+#[derive(Debug, Default)]
+struct Built {
+    /// Because something was edited, and not only since somebody wants it.
+    edited: bool,
+    /// None as long as it goes on.
+    took_ms: Option<f64>,
+}
+
 /// What is worth a line at the desk.
-fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option<String> {
+fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, Built>) -> Option<String> {
     match &event.what {
         // Most often the watch itself has seen to that; whoever else has done it knows.
         Noted::Progress(Progress::Failed {
@@ -205,16 +220,28 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option
             }
             Some(text)
         }
+        Noted::BuildStarted { changed, .. } => {
+            // What the one before left may not be live yet.
+            let build = built.entry(event.service.clone()?).or_default();
+            build.edited = !changed.is_empty();
+            Some(print::noted(&event.what))
+        }
         Noted::BuildDone { took_ms, .. } => {
-            built.insert(event.service.clone()?, *took_ms);
+            built.entry(event.service.clone()?).or_default().took_ms = Some(*took_ms);
             None
+        }
+        Noted::Progress(Progress::Unchanged { release }) => {
+            let built = built.remove(event.service.as_ref()?);
+            match built.is_some_and(|built| built.edited) {
+                true => Some(same(release)),
+                false => Some(print::noted(&event.what)),
+            }
         }
         Noted::Progress(Progress::Summary(summary)) => {
             let build = built.remove(event.service.as_ref()?);
-            Some(live(summary, build))
+            Some(live(summary, build.and_then(|build| build.took_ms)))
         }
-        Noted::Progress(Progress::Unchanged { .. } | Progress::Restored { .. })
-        | Noted::BuildStarted { .. }
+        Noted::Progress(Progress::Restored { .. })
         | Noted::BuildFailed { .. }
         | Noted::BuildCancelled { .. }
         | Noted::BuildDisturbsItself { .. }
@@ -231,6 +258,15 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, f64>) -> Option
         | Noted::StateDamaged { .. } => Some(print::noted(&event.what)),
         _ => None,
     }
+}
+
+/// A build of other sources that left the same: what was edited is no part of it.
+fn same(release: &ReleaseId) -> String {
+    format!(
+        "{release} is live already: the build left the same as before\n  \
+         (what pages load as it is, such as style sheets, can be named in build.assets: nothing is built \
+         then, and the browser loads it anew)"
+    )
 }
 
 /// `web@13 live in 412 ms: build 260, start 95, health 31, flip 0`, and where ports have names
@@ -294,47 +330,6 @@ async fn app(resident: &Resident, mark: String) {
     }
 }
 
-/// The output of builds, by service.
-type Builds = BTreeMap<ServiceName, tokio::sync::Mutex<BuildOutput>>;
-
-/// What the builds of a service say, as far as it has been printed.
-struct BuildOutput {
-    site: Arc<Site>,
-    mark: String,
-    number: u64,
-    at: u64,
-    held: Vec<u8>,
-}
-
-impl BuildOutput {
-    fn of(site: &Arc<Site>, mark: String) -> Self {
-        Self {
-            site: site.clone(),
-            mark,
-            number: 0,
-            at: 0,
-            held: Vec::new(),
-        }
-    }
-
-    /// Print what has come since.
-    async fn print(&mut self) {
-        let now = self.site.build_status().map_or(0, |build| build.number);
-        if now != self.number {
-            (self.number, self.at) = (now, 0);
-            self.held.clear();
-        }
-        let (path, at) = (self.site.build_log(), self.at);
-        let read = tokio::task::spawn_blocking(move || follow::chunk(&path, at)).await;
-        // Not there yet: the next look sees it.
-        if let Ok(Ok((bytes, next))) = read {
-            self.at = next;
-            self.held.extend(bytes);
-            print_whole(&mut self.held, &self.mark);
-        }
-    }
-}
-
 /// What is changed in the configuration is in force as soon as it is good.
 async fn follow_configuration(house: &Arc<House>) {
     /// How often it is looked at.
@@ -375,22 +370,13 @@ async fn follow_configuration(house: &Arc<House>) {
     }
 }
 
-async fn follow_builds(builds: &Builds) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        for build in builds.values() {
-            build.lock().await.print().await;
-        }
-    }
-}
-
 /// The lines whose end has come.
 fn print_whole(held: &mut Vec<u8>, mark: &str) {
     let Some(end) = held.iter().rposition(|byte| *byte == b'\n') else {
         return;
     };
     let whole: Vec<u8> = held.drain(..=end).collect();
-    for line in String::from_utf8_lossy(&whole).lines() {
+    for line in String::from_utf8_lossy(&whole).lines().map(only_colours) {
         say(&format!("{mark} {line}"));
     }
 }

@@ -45,6 +45,9 @@ impl Building {
         let build = site.config().build.clone();
         let command = shell_words::join(&build.command);
         info!(service = %site.name, build = number, %command, "a build begins");
+        // Each build has the file for itself, before anybody looks for it there; one that cannot be removed
+        // goes on.
+        on_disk(|| logs::remove(&site.build_log()));
         site.show_build(BuildStatus {
             number,
             state: BuildState::Building,
@@ -63,9 +66,6 @@ impl Building {
         let stop = CancellationToken::new();
         let (site, stopped) = (site.clone(), stop.clone());
         let task = tokio::spawn(async move {
-            let log = site.build_log();
-            // Each build has the file for itself; one that cannot be removed goes on.
-            logs::remove(&log);
             for command in [&build.pre, &build.command, &build.post] {
                 if command.is_empty() {
                     continue;
