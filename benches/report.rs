@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Report {
     bench: &'static str,
     rows: Vec<String>,
+    /// Whole tables, for what has more to say than three numbers.
+    tables: Vec<String>,
     notes: Vec<String>,
     begun: Busy,
     /// Held as long as the bench runs; a name without a file, gone with its holder.
@@ -38,6 +40,7 @@ pub fn is_wanted() -> bool {
 }
 
 /// The number after a flag, as in `cargo bench --bench flip -- --deploys 50`.
+#[allow(dead_code)] // Some benches have none.
 pub fn flag(name: &str, default: u64) -> u64 {
     let mut words = std::env::args().skip_while(|word| word != name).skip(1);
     match words.next() {
@@ -62,6 +65,7 @@ impl Report {
         Self {
             bench,
             rows: Vec::new(),
+            tables: Vec::new(),
             notes: Vec::new(),
             begun: Busy::now(),
             _turn: turn,
@@ -80,6 +84,7 @@ impl Report {
     }
 
     /// Add measurements of one thing.
+    #[allow(dead_code)] // Some benches have tables instead.
     pub fn row(&mut self, what: &str, unit: &str, values: &[f64]) {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -93,6 +98,31 @@ impl Report {
         self.rows.push(format!(
             "| {what} | {min} | {median} | {max} | {unit} | {n} |"
         ));
+    }
+
+    /// Add a table of its own, with a line above it; its first column is words, the others are figures.
+    #[allow(dead_code)] // Most benches have none.
+    pub fn table(&mut self, title: &str, columns: &[String], rows: &[Vec<String>]) {
+        println!("\n{title}");
+        let width = |at: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(at));
+            cells
+                .chain(columns.get(at))
+                .map(|cell| cell.chars().count())
+                .max()
+        };
+        for row in [columns].into_iter().chain(rows.iter().map(Vec::as_slice)) {
+            let cells = row.iter().enumerate();
+            let line: String = cells
+                .map(|(at, cell)| format!("{cell:>width$}  ", width = width(at).unwrap_or(0)))
+                .collect();
+            println!("{}", line.trim_end());
+        }
+        let line = |row: &[String]| format!("| {} |\n", row.join(" | "));
+        let rule = format!("|---|{}\n", "--:|".repeat(columns.len().saturating_sub(1)));
+        let rows: String = rows.iter().map(|row| line(row)).collect();
+        self.tables
+            .push(format!("{title}\n\n{}{rule}{rows}", line(columns)));
     }
 
     /// Say something that is no row.
@@ -119,6 +149,10 @@ impl Report {
         if !self.rows.is_empty() {
             text.push_str("| what | min | median | max | unit | n |\n|---|--:|--:|--:|---|--:|\n");
             let _ = writeln!(text, "{}", self.rows.join("\n"));
+        }
+        for (at, table) in self.tables.iter().enumerate() {
+            let gap = if at == 0 { "" } else { "\n" };
+            let _ = write!(text, "{gap}{table}");
         }
         for note in &self.notes {
             let _ = writeln!(text, "\n{note}");
@@ -185,7 +219,16 @@ fn machine(folder: &Path) -> String {
     };
     let mut commit = git(&["rev-parse", "--short=10", "HEAD"]);
     // The results themselves do not count.
-    if !git(&["status", "--porcelain", "--", "..", ":!RESULTS.md"]).is_empty() {
+    if !git(&[
+        "status",
+        "--porcelain",
+        "--",
+        "..",
+        ":!RESULTS.md",
+        ":!plots",
+    ])
+    .is_empty()
+    {
         commit.push_str(" with changes");
     }
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -212,7 +255,7 @@ fn said(program: &str, args: &[&str]) -> String {
 }
 
 /// Three digits that count.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         big if big >= 100.0 => format!("{value:.0}"),
         some if some >= 10.0 => format!("{value:.1}"),
