@@ -204,7 +204,7 @@ impl Under {
                 "valgrind".to_string(),
                 "--tool=callgrind".to_string(),
                 "--trace-children=yes".to_string(),
-                "--trace-children-skip=*backend*,*/objects/*,*releases*".to_string(),
+                "--trace-children-skip=*backend*,*releases*".to_string(),
                 format!("--callgrind-out-file={}/callgrind.%p", folder.display()),
             ],
         }
