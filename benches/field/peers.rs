@@ -12,6 +12,8 @@ use super::{caddy, envoy, example, find, haproxy, hotctl, nginx, sozu};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Peer {
     Hotctl,
+    /// hotctl's way of a request without its daemon.
+    Datapath,
     /// pingora behind its own `Service`.
     Bare,
     Nginx,
@@ -21,7 +23,7 @@ pub enum Peer {
     Caddy,
 }
 
-/// In the order of the tables.
+/// Those that users have, and pingora alone, in the order of the tables.
 pub const ALL: [Peer; 7] = [
     Peer::Hotctl,
     Peer::Bare,
@@ -87,6 +89,7 @@ impl Peer {
     pub fn name(self) -> &'static str {
         match self {
             Self::Hotctl => "hotctl",
+            Self::Datapath => "hotctl's data path",
             Self::Bare => "pingora",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -109,6 +112,7 @@ impl Peer {
     pub fn program(self) -> Option<PathBuf> {
         match self {
             Self::Hotctl => Some(super::hotctl()),
+            Self::Datapath => Some(example("datapath")),
             Self::Bare => Some(example("bare")),
             _ => find(self.name()),
         }
@@ -120,7 +124,7 @@ impl Peer {
             Self::Hotctl | Self::Nginx | Self::Haproxy => true,
             Self::Bare => setting.routes == 1 && setting.log == Log::Off,
             Self::Envoy | Self::Caddy => setting.routes == 1,
-            Self::Sozu => {
+            Self::Sozu | Self::Datapath => {
                 setting.routes == 1 && setting.log == Log::Off && setting.link == Link::Tcp
             }
         }
@@ -130,7 +134,7 @@ impl Peer {
     pub fn configuration(self, place: &Place) -> (&'static str, String) {
         match self {
             Self::Hotctl => ("hotctl.toml", hotctl::configuration(place)),
-            Self::Bare => ("nothing", String::new()),
+            Self::Bare | Self::Datapath => ("nothing", String::new()),
             Self::Nginx => ("nginx.conf", nginx::configuration(place)),
             Self::Haproxy => ("haproxy.cfg", haproxy::configuration(place)),
             Self::Sozu => ("sozu.toml", sozu::configuration(place)),
@@ -145,7 +149,7 @@ impl Peer {
         let threads = place.setting.threads.to_string();
         let words: &[&str] = match self {
             Self::Hotctl => &["serve", "--config", &file],
-            Self::Bare => &[
+            Self::Bare | Self::Datapath => &[
                 &place.listen.to_string(),
                 &place.upstream.path_or_address(),
                 &threads,
@@ -199,12 +203,11 @@ impl Under {
     fn words(self, folder: &Path) -> Vec<String> {
         match self {
             Self::Nothing => Vec::new(),
-            // Workers too, but not what hotctl serves.
+            // Workers too.
             Self::Callgrind => vec![
                 "valgrind".to_string(),
                 "--tool=callgrind".to_string(),
                 "--trace-children=yes".to_string(),
-                "--trace-children-skip=*backend*,*releases*".to_string(),
                 format!("--callgrind-out-file={}/callgrind.%p", folder.display()),
             ],
         }
