@@ -156,6 +156,9 @@ fn calls(peer: Peer, cores: &Cores) -> Result<(f64, String), String> {
         ));
     }
     let (short, long) = (&counted[0], &counted[1]);
+    if long.1.is_empty() {
+        return Err("has counted nothing: may this user trace others?".to_string());
+    }
     let requests = (long.0 - short.0) as f64;
     let mut each: Vec<(f64, &String)> = long
         .1

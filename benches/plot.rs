@@ -48,8 +48,8 @@ fn draw(title: &str, panels: &[Panel]) -> String {
     let height = HEAD + rows.unwrap_or(0) as f64 * ROW + 12.0;
     let width = panels.len() as f64 * one;
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-         viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width:.0}\" height=\"{height:.0}\" \
+         viewBox=\"0 0 {width:.0} {height:.0}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <style>text {{ fill: #24292f }} .bar {{ fill: #8c9bb0 }} .own {{ fill: #d9622b }} \
          .span {{ stroke: #24292f }} @media (prefers-color-scheme: dark) {{ text {{ fill: #e6edf3 }} \
          .span {{ stroke: #e6edf3 }} }}</style>\n\
@@ -91,7 +91,7 @@ fn draw_bar(svg: &mut String, bar: &Bar, x: f64, top: f64, scale: f64) {
     let _ = writeln!(
         svg,
         "<text x=\"{:.1}\" y=\"{y}\" text-anchor=\"end\">{}</text>\
-         <rect class=\"{class}\" x=\"{x}\" y=\"{top}\" width=\"{:.1}\" height=\"14\"/>\
+         <rect class=\"{class}\" x=\"{x:.1}\" y=\"{top}\" width=\"{:.1}\" height=\"14\"/>\
          <line class=\"span\" x1=\"{from:.1}\" y1=\"{middle}\" x2=\"{to:.1}\" y2=\"{middle}\"/>\
          <text x=\"{:.1}\" y=\"{y}\">{}</text>",
         x - 6.0,

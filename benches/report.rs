@@ -236,7 +236,9 @@ fn machine(folder: &Path) -> String {
         .lines()
         .find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let model = model.unwrap_or("processor").trim();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    // All of them, also where this program may not run on each.
+    let cores = info.lines().filter(|line| line.starts_with("processor\t"));
+    let cores = cores.count();
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let kib = memory
         .split_whitespace()

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Barrier;
 
 use super::process;
 use super::seen::Seen;
@@ -121,10 +122,13 @@ fn run(to: SocketAddr, ask: &Ask, connections: usize, until: Until, cores: &[usi
             .build()
             .unwrap();
         runtime.block_on(async {
-            let begun = Instant::now();
+            // The clock starts when all are connected: what is kept alive is measured without that.
+            let all = Arc::new(Barrier::new(connections + 1));
             let clients: Vec<_> = (0..connections)
-                .map(|_| tokio::spawn(client(to, ask.clone(), until)))
+                .map(|_| tokio::spawn(client(to, ask.clone(), until, all.clone())))
                 .collect();
+            all.wait().await;
+            let begun = Instant::now();
             let mut parts = Vec::new();
             for client in clients {
                 parts.push(client.await.unwrap());
@@ -158,11 +162,24 @@ pub fn idle(to: SocketAddr, connections: usize) -> io::Result<Vec<std::net::TcpS
     Ok(open)
 }
 
-async fn client(to: SocketAddr, ask: Arc<Ask>, until: Until) -> (Seen, Vec<u32>) {
+async fn client(
+    to: SocketAddr,
+    ask: Arc<Ask>,
+    until: Until,
+    all: Arc<Barrier>,
+) -> (Seen, Vec<u32>) {
     let bytes = ask.bytes();
     let mut seen = Seen::default();
     let mut times = Vec::new();
-    let mut kept: Option<Talk> = None;
+    let mut kept = None;
+    if !ask.closes() {
+        match tokio::time::timeout(PATIENCE, Talk::connect(to)).await {
+            Ok(Ok(talk)) => kept = Some(talk),
+            Ok(Err(e)) => seen.fail(&name(&e)),
+            Err(_) => seen.fail("too late"),
+        }
+    }
+    all.wait().await;
     let started = Instant::now();
     let goes_on = |seen: &Seen| match until {
         Until::Time(during) => started.elapsed() < during,

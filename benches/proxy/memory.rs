@@ -73,8 +73,10 @@ fn once(one: &Running, cores: &Cores) -> Result<[f64; 2 + LOADS.len()], String> 
         let load = std::thread::scope(|scope| {
             let load =
                 scope.spawn(|| client::load(one.listen, &ask, connections, during, &cores.load));
-            std::thread::sleep(during * 3 / 4);
-            *figure = one.memory();
+            while !load.is_finished() {
+                *figure = one.memory().max(*figure);
+                std::thread::sleep(during / 8);
+            }
             load.join()
         });
         let seen = load.map_err(|_| "the load failed".to_string())?;
