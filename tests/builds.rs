@@ -24,7 +24,8 @@ fn building(script: &str, lines: &str) -> Daemon {
 }
 
 /// What is named in `src/version` is what is built.
-const COPY: &str = "mkdir -p out\ncp \"$(cat version)\" out/new\nmv out/new out/app";
+/// Beside the sources until it is whole: what lies among them for a moment is one, and built.
+const COPY: &str = "mkdir -p out\ncp \"$(cat version)\" ../new\nmv ../new out/app";
 
 /// Change the source, so that this version comes of it.
 fn edit(daemon: &Daemon, version: &str) {
