@@ -23,8 +23,8 @@ fn building(script: &str, lines: &str) -> Daemon {
     )
 }
 
-/// What is named in `src/version` is what is built.
-/// Beside the sources until it is whole: what lies among them for a moment is one, and built.
+/// What is named in `src/version` is what is built: beside the sources until it is whole, since what lies among
+/// them for a moment is one.
 const COPY: &str = "mkdir -p out\ncp \"$(cat version)\" ../new\nmv ../new out/app";
 
 /// Change the source, so that this version comes of it.

@@ -57,7 +57,11 @@ impl Listeners {
 
 /// Listen; what stands in the way is told with its remedy.
 pub fn bind(address: SocketAddr, what: &str) -> Result<TcpListener, Fault> {
+    /// Connections that wait to be accepted. The standard library asks for 128, and of a burst of more clients
+    /// than that some try again a second later. The kernel takes less where it has less (net.core.somaxconn).
+    const BACKLOG: i32 = 4096;
     let listener = TcpListener::bind(address).and_then(|listener| {
+        rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
@@ -100,4 +104,23 @@ pub fn local(listener: &TcpListener) -> Result<SocketAddr, Fault> {
     listener
         .local_addr()
         .map_err(|cause| Fault::failed(format!("listener: {cause}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::net::TcpStream;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_burst_of_clients_need_not_try_again() {
+        let listener = bind("127.0.0.1:0".parse().unwrap(), "listener").unwrap();
+        let address = listener.local_addr().unwrap();
+        // Nobody accepts: whom the kernel does not let wait is not connected however long it tries.
+        let burst = (0..300).map(|_| TcpStream::connect_timeout(&address, Duration::from_secs(10)));
+        let clients: io::Result<Vec<_>> = burst.collect();
+        assert_eq!(clients.unwrap().len(), 300);
+    }
 }
