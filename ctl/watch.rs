@@ -455,11 +455,11 @@ async fn put(site: &Arc<Site>, plans: &Plans) -> Result<Put, Refused> {
     let ignore = site.config().ignore.clone();
     let (watched, output) = (plans.watch.clone(), plans.build.output.clone());
     let packed = tokio::task::spawn_blocking(move || match (&watched.kind, output) {
-        (Kind::Sources { .. }, Some(output)) => pack::pack(&output, &ignore),
+        (Kind::Sources { .. }, Some(output)) => pack::pack(&output, &ignore, &watched.never),
         (Kind::Sources { only, .. }, None) => {
             pack::pack_sources(&watched.path, &watched.ignore, only, &watched.never)
         }
-        (Kind::Output, _) => pack::pack(&watched.path, &ignore),
+        (Kind::Output, _) => pack::pack(&watched.path, &ignore, &watched.never),
     })
     .await;
     let Packed {

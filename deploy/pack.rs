@@ -31,13 +31,13 @@ pub struct Packed {
 
 /// Begin to read `path`. What is left out of a folder say `ignore`, then the lines of each
 /// `.hotctlignore` in it, each a pattern as in a `.gitignore` there: the last that fits counts, and one
-/// with `!` takes back in. `.git`, `.env` and `.hotctlignore` itself are always left out. A folder that is
-/// left out is not even opened.
+/// with `!` takes back in. `.git`, `.env`, `.hotctl` and `.hotctlignore` itself are always left out, and so is
+/// `never`. A folder that is left out is not even opened.
 ///
 /// # Errors
 /// If it is not there, is neither file nor folder, cannot be run, or is still being written; if a
 /// pattern is none.
-pub fn pack(path: &Path, ignore: &[String]) -> Result<Packed, Refused> {
+pub fn pack(path: &Path, ignore: &[String], never: &[PathBuf]) -> Result<Packed, Refused> {
     let shown = path.display();
     // What it is called where it really is: `.` has no name.
     let real = fs::canonicalize(path).map_err(|cause| match cause.kind() {
@@ -54,7 +54,7 @@ pub fn pack(path: &Path, ignore: &[String]) -> Result<Packed, Refused> {
     let meta = fs::metadata(&real).map_err(|cause| Refused::new(format!("{shown}: {cause}")))?;
     if meta.is_dir() {
         let without = Without::of(&real, ignore, &shown.to_string())?;
-        return Ok(folder(real, without, name));
+        return Ok(folder(real, without.never(never), name));
     }
     if !meta.is_file() {
         return Err(

@@ -21,7 +21,7 @@ async fn put(store: &Store, path: &Path) -> Result<Digest, Refused> {
 
 async fn put_without(store: &Store, path: &Path, ignore: &[&str]) -> Result<Digest, Refused> {
     let ignore: Vec<String> = ignore.iter().map(ToString::to_string).collect();
-    let mut packed = pack::pack(path, &ignore)?;
+    let mut packed = pack::pack(path, &ignore, &[])?;
     let mut bytes = Vec::new();
     packed
         .reader
@@ -72,6 +72,7 @@ async fn a_folder_comes_without_git_and_env_and_runs_where_it_is() {
     let web = folder.path().join("web");
     fs::create_dir_all(web.join(".git")).unwrap();
     fs::create_dir_all(web.join("lib")).unwrap();
+    fs::create_dir_all(web.join(".hotctl/state")).unwrap();
     fs::write(web.join(".env"), "SECRET=1").unwrap();
     fs::write(web.join(".git/config"), "").unwrap();
     fs::write(web.join("lib/a.js"), "a").unwrap();
@@ -81,6 +82,8 @@ async fn a_folder_comes_without_git_and_env_and_runs_where_it_is() {
     assert!(stored.path.join("lib/a.js").exists());
     assert!(!stored.path.join(".git").exists());
     assert!(!stored.path.join(".env").exists());
+    // Each release would be twice as large as the one before.
+    assert!(!stored.path.join(".hotctl").exists());
     let run = |args: &[&str]| {
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
         stored
@@ -272,7 +275,7 @@ async fn how_long_a_big_folder_takes() {
     }
     for round in ["new", "there already"] {
         let began = Instant::now();
-        let mut packed = pack::pack(&web, &[]).unwrap();
+        let mut packed = pack::pack(&web, &[], &[]).unwrap();
         let pieces = std::iter::from_fn(|| {
             let mut piece = vec![0; 64 * 1024];
             let length = packed.reader.read(&mut piece).unwrap();
@@ -315,7 +318,7 @@ async fn a_file_that_changes_while_it_is_read_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app");
     script(&path, "#!/bin/sh\n");
-    let mut packed = pack::pack(&path, &[]).unwrap();
+    let mut packed = pack::pack(&path, &[], &[]).unwrap();
     let mut first = [0; 4];
     packed.reader.read_exact(&mut first).unwrap();
     fs::OpenOptions::new()

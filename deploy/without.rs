@@ -15,7 +15,9 @@ use patterns::Patterns;
 pub use unmatched::unmatched;
 
 /// Never part of a release: history and secrets.
-const NEVER: [&str; 3] = [".git", ".env", IGNORE];
+const NEVER: [&str; 4] = [".git", ".env", PROJECT, IGNORE];
+/// What hotctl keeps at the desk, the releases before this one among it.
+const PROJECT: &str = ".hotctl";
 /// A file of patterns in a folder that is to be deployed.
 const IGNORE: &str = ".hotctlignore";
 /// The files of patterns in a folder of sources; of two in one folder the later has the last word.

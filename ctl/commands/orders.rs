@@ -32,7 +32,7 @@ const MOST_OF_A_PAGE: u64 = 256 << 10;
 /// # Errors
 /// If it cannot be deployed.
 pub fn read(path: &Path, ignore: &[String]) -> Result<Packed, Fault> {
-    pack::pack(path, ignore).map_err(|refused| {
+    pack::pack(path, ignore, &[]).map_err(|refused| {
         // A path that cannot be run at all is a slip of the hand; what is no release has failed.
         let slip = std::fs::metadata(path).map_or(true, |meta| {
             meta.is_file() && meta.permissions().mode() & 0o111 == 0
