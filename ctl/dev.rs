@@ -36,6 +36,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// The same of what somebody holds open: a page that loads itself anew lets go of it by itself.
 const HELD_OPEN: Duration = Duration::from_secs(10);
 
+/// How much longer requests wait than a version may take to start, where nothing else is configured.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Run the project until Ctrl-C.
 ///
 /// # Errors
@@ -119,7 +122,8 @@ fn own_places(here: &Path, asked: &Places) -> Result<Places, Fault> {
 }
 
 /// What differs at the desk, where nothing else is configured: nobody is to wait for what was.
-pub fn at_the_desk(config: &mut Config) {
+/// `folder`: of the file that it is written in.
+pub fn at_the_desk(config: &mut Config, folder: &Path) {
     let plain = Service::default();
     if config.listen.is_empty() {
         config.listen.push(Listen { address: USUAL });
@@ -130,6 +134,16 @@ pub fn at_the_desk(config: &mut Config) {
         config.shutdown_timeout = DRAIN;
     }
     for service in config.services.values_mut() {
+        let is_for_deploys = service.build.root.is_none() && service.watch.path.is_none();
+        if is_for_deploys && !service.run.is_empty() {
+            // As `hotctl dev -- COMMAND` has it.
+            service.build.root = Some(folder.to_owned());
+            service.workdir.get_or_insert_with(|| folder.to_owned());
+        }
+        if service.park.time == plain.park.time {
+            // So that what hangs at the only port has failed, and the version before is back, in time.
+            service.park.time = service.start_timeout + PATIENCE;
+        }
         if service.keep_warm == plain.keep_warm {
             service.keep_warm = Duration::ZERO;
         }

@@ -3,7 +3,7 @@
 //! restart is named. Knows how that is done; who asks for it is for others.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hotctl_config::file::{Admin, Config, Listen};
@@ -109,7 +109,10 @@ impl Origin {
             config.admin = admin;
         }
         if self.manner == Manner::Dev {
-            dev::at_the_desk(config);
+            let file = self.file.as_deref().and_then(Path::parent);
+            let folder = file.filter(|it| !it.as_os_str().is_empty());
+            let folder = std::path::absolute(folder.unwrap_or(Path::new(".")));
+            dev::at_the_desk(config, &folder.unwrap_or_else(|_| ".".into()));
         }
     }
 

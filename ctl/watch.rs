@@ -2,12 +2,13 @@
 //! come to rest: what a build leaves, or sources, which are built first. The same order as any other;
 //! decides nothing else.
 
+mod begun;
 mod build;
 mod repeats;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hotctl_config::file::{Build, OnChange};
 use hotctl_config::names::Digest;
@@ -18,13 +19,13 @@ use hotctl_deploy::without::{self, Only};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use crate::api::{Noted, Progress};
-use crate::service::{IfBusy, Order, Unchanged, Which, Wish};
+use crate::api::Noted;
+use crate::service::{Order, Unchanged, Wish};
 use crate::site::{Site, Touched};
 use crate::store::on_disk;
 use crate::teller::ms;
-use crate::who::Giver;
 use crate::{chunks, dev};
+use begun::{Begun, Heard, hear, order};
 use build::{Building, Disturbed, Loops, Verdict};
 use repeats::{Pace, Repeats};
 
@@ -100,6 +101,7 @@ async fn follow(site: &Arc<Site>, orders: &mpsc::Sender<Order>, plans: Plans) {
         next: None,
         loops: Loops::default(),
         quiet_at: None,
+        ended_at: None,
         repeats: Repeats::default(),
         held: None,
     };
@@ -189,6 +191,8 @@ struct Follower<'a> {
     loops: Loops,
     /// When it counts as known that builds disturb themselves.
     quiet_at: Option<Instant>,
+    /// When the last build ended.
+    ended_at: Option<Instant>,
     repeats: Repeats,
     /// What is deployed later, as it changes all the time.
     held: Option<Held>,
@@ -260,6 +264,9 @@ impl Follower<'_> {
             };
         }
         let Some(building) = self.building.take() else {
+            if self.was_during_a_build(&change) {
+                return self.after_a_build(change);
+            }
             // While none went on: whoever it was, it was no build.
             self.quiet_at = None;
             self.next = None;
@@ -284,11 +291,34 @@ impl Follower<'_> {
         }
     }
 
+    /// Whether it has happened while the last build went on, though it is told only now: a build may be over
+    /// before what it changes has come to rest.
+    fn was_during_a_build(&self, change: &Change) -> bool {
+        /// An event is heard so soon.
+        const HEARD: Duration = Duration::from_millis(20);
+        match (change.since, self.ended_at) {
+            (Some(since), Some(ended)) => since <= ended + HEARD,
+            _ => false,
+        }
+    }
+
+    fn after_a_build(&mut self, change: Change) {
+        match self.loops.disturbed(&change.paths) {
+            Disturbed::ByItself => {}
+            Disturbed::Really => self.building = Some(Building::begin(self.site, change)),
+            Disturbed::Suspicious => {
+                self.next = Some(change);
+                self.quiet_at = Some(Instant::now() + Loops::QUIET);
+            }
+        }
+    }
+
     /// A build has ended.
     async fn settle(&mut self, verdict: Verdict) {
         let Some(building) = self.building.take() else {
             return;
         };
+        self.ended_at = Some(Instant::now());
         match verdict {
             Verdict::Done => {
                 building.done(self.site);
@@ -490,80 +520,7 @@ impl Put {
             name: self.name,
             unchanged: Unchanged::Nothing,
         };
-        order(site, orders, wish).await.map(|progress| Begun {
-            progress,
-            number: None,
-            since,
-        })
+        let progress = order(site, orders, wish).await?;
+        Some(Begun::new(progress, since))
     }
-}
-
-/// None where the service ends.
-async fn order(
-    site: &Site,
-    orders: &mpsc::Sender<Order>,
-    wish: Wish,
-) -> Option<mpsc::Receiver<Progress>> {
-    let (order, progress) = Order::of(site, wish, Giver::watch(), IfBusy::Wait);
-    orders.send(order).await.ok().map(|()| progress)
-}
-
-/// A deployment that was ordered and has not ended.
-struct Begun {
-    progress: mpsc::Receiver<Progress>,
-    number: Option<u32>,
-    /// Since when it is known that something has changed.
-    since: Option<Instant>,
-}
-
-impl Begun {
-    /// It is not wanted any more. Refused where it is live already, which then stays until the next is.
-    async fn give_up(mut self, site: &Site, orders: &mpsc::Sender<Order>) {
-        while let Ok(progress) = self.progress.try_recv() {
-            self.note(site, &progress);
-        }
-        if let Some(number) = self.number {
-            let cancel = Wish::Cancel(Which::Number(number));
-            let _ = order(site, orders, cancel).await;
-        }
-    }
-
-    fn note(&mut self, site: &Site, progress: &Progress) -> Heard {
-        match progress {
-            Progress::Ordered { deployment, .. } => {
-                self.number = Some(*deployment);
-                Heard::Other
-            }
-            Progress::Flipped { .. } => {
-                self.number = None;
-                if let Some(since) = self.since.take() {
-                    let took = since.elapsed();
-                    site.means.metrics.edit_to_live(&site.name, took);
-                }
-                Heard::Flipped
-            }
-            _ => Heard::Other,
-        }
-    }
-}
-
-/// Hear what becomes of what was begun, until it has ended.
-async fn hear(site: &Site, begun: &mut Option<Begun>) -> Heard {
-    match begun {
-        None => std::future::pending().await,
-        Some(known) => match known.progress.recv().await {
-            Some(progress) => known.note(site, &progress),
-            None => {
-                *begun = None;
-                Heard::Ended
-            }
-        },
-    }
-}
-
-/// What becomes of a deployment.
-enum Heard {
-    Flipped,
-    Ended,
-    Other,
 }

@@ -11,17 +11,32 @@ use std::path::{Path, PathBuf};
 /// Compiled for the files that are edited.
 const COMPILED: &str = "__pycache__";
 
-/// Whether what was taken from `folder` is not there any more as it was. What came later does not count.
+/// Kinds of files that people write, and apps do not.
+const CODE: [&str; 21] = [
+    "py", "js", "mjs", "cjs", "ts", "tsx", "jsx", "rb", "php", "pl", "lua", "go", "rs", "sh",
+    "html", "css", "scss", "vue", "svelte", "ejs", "hbs",
+];
+
+/// Whether a file is such that only people change it.
+pub fn is_code(path: &Path) -> bool {
+    let kind = path.extension().and_then(|kind| kind.to_str());
+    kind.is_some_and(|kind| CODE.contains(&kind))
+}
+
+/// Whether what was taken from `folder` is not there any more as it was, of the files that count. What came later
+/// does not.
 ///
 /// # Errors
 /// If `content`, what was taken, cannot be read.
-pub fn differs(content: &Path, folder: &Path) -> io::Result<bool> {
+pub fn differs(content: &Path, folder: &Path, counts: fn(&Path) -> bool) -> io::Result<bool> {
     for entry in fs::read_dir(content)? {
         let entry = entry?;
         let (was, is) = (entry.path(), folder.join(entry.file_name()));
         let kind = entry.file_type()?;
         let differs = if kind.is_dir() {
-            !is.is_dir() || differs(&was, &is)?
+            differs(&was, &is, counts)?
+        } else if !counts(&was) {
+            false
         } else if kind.is_symlink() {
             fs::read_link(&is).ok() != Some(fs::read_link(&was)?)
         } else {
@@ -185,9 +200,14 @@ mod tests {
                 ("node_modules/x/index.js", "x"),
             ],
         );
-        assert!(!differs(&content, &folder).unwrap());
+        let all = |_: &Path| true;
+        assert!(!differs(&content, &folder, all).unwrap());
+        write(&folder, &[("lib/a.py", "b")]);
+        assert!(differs(&content, &folder, is_code).unwrap());
+        assert!(!differs(&content, &folder, |path| path.ends_with("app.py")).unwrap());
+        write(&folder, &[("lib/a.py", "a")]);
         write(&folder, &[("app.py", "evil")]);
-        assert!(differs(&content, &folder).unwrap());
+        assert!(differs(&content, &folder, all).unwrap());
         fs::remove_file(folder.join("lib/gone.py")).unwrap();
         let into = folder.join(".hotctl/earlier/7");
         lay(&content, &folder, &into).unwrap();

@@ -254,6 +254,47 @@ fn services_of_a_configuration_run_side_by_side_or_some_of_them() {
 }
 
 #[test]
+fn a_service_with_no_more_than_a_command_runs_from_the_files_that_are_edited() {
+    let config = "[service.web]\nrun = [\"python3\", \"app.py\"]\nenv = { GREETING = \"v1\" }\n";
+    let app = PYTHON.replace("b'v1\\n'", "(os.environ['GREETING'] + '\\n').encode()");
+    let desk = Desk::open(&[("hotctl.toml", config), ("app.py", &app)], &[]);
+    desk.answers("v1\n");
+    // What counts with the next deploy is deployed.
+    desk.save("hotctl.toml", &config.replace("v1", "v2"));
+    desk.answers("v2\n");
+    desk.save("app.py", &app.replace("'\\n'", "'!\\n'"));
+    desk.answers("v2!\n");
+    desk.close();
+}
+
+#[test]
+fn a_version_that_hangs_at_the_only_port_gives_it_back_before_anybody_has_waited_in_vain() {
+    let config = "[service.web]\nrun = [\"python3\", \"app.py\"]\nstart_timeout = \"2s\"\n";
+    let text = PYTHON.replace("int(os.environ['PORT'])", &free_port().to_string());
+    let desk = Desk::open(&[("hotctl.toml", config), ("app.py", &text)], &[]);
+    desk.says("whatever PORT says");
+    desk.answers("v1\n");
+    let load = desk.load();
+    desk.save("app.py", "import time; time.sleep(1000)");
+    desk.says("not healthy within 2s");
+    load.wait_for(20);
+    load.finish().assert_none_failed();
+    desk.close();
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_what_ran_in_it() {
+    let desk = Desk::open(&[("app.py", PYTHON)], &[]);
+    desk.answers("v1\n");
+    let all = leftovers::descendants(desk.dev.pid());
+    desk.dev.signal(Signal::HUP);
+    desk.dev.wait().exits(0);
+    eventually("nothing of it runs any more", || {
+        !all.iter().any(|pid| lives(*pid))
+    });
+}
+
+#[test]
 fn a_state_that_is_removed_and_a_configuration_that_is_changed_end_nothing() {
     let config =
         "[service.web.build]\nroot = \"web\"\n[service.web]\nrun = [\"python3\", \"app.py\"]\n";

@@ -26,6 +26,7 @@ use crate::house::{Address, House, Parting, Tasks};
 use crate::metrics::{Scraped, Upgrade};
 use crate::notify::Watchdog;
 use crate::reload::{Configured, Mode};
+use crate::site::Manner;
 use crate::socket::Callers;
 use crate::upgrade::{self, Held, Order, Predecessor};
 use crate::who::{Giver, Who};
@@ -205,6 +206,13 @@ pub async fn run(
                 info!("opening the access log anew");
                 access_log.reopen();
                 continue;
+            }
+            // Its terminal is closed: nobody is left who could see or end it.
+            Ok(Heard::Reload) if house.means.manner == Manner::Dev => {
+                if signals.is_hangup_ignored() {
+                    continue;
+                }
+                break None;
             }
             Ok(Heard::Reload) => {
                 let house = house.clone();

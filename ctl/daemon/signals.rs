@@ -14,6 +14,8 @@ pub struct Signals {
     hangup: Stream,
     reopen: Stream,
     again: Stream,
+    /// Whether whoever started this, `nohup` say, wants that a closed terminal does nothing.
+    hangup_ignored: bool,
 }
 
 /// What was heard.
@@ -21,7 +23,8 @@ pub struct Signals {
 pub enum Heard {
     /// SIGTERM, SIGINT: it is to end; once more, at once.
     End,
-    /// SIGHUP: the configuration is to be read again. A closed terminal does not end a daemon.
+    /// SIGHUP: the configuration is to be read again. A closed terminal does not end a daemon, but what is run
+    /// at the desk.
     Reload,
     /// SIGUSR1: the access log is to be opened anew.
     Reopen,
@@ -35,7 +38,9 @@ impl Signals {
     /// # Errors
     /// If the system does not allow it.
     pub fn new() -> io::Result<Self> {
+        let hangup_ignored = is_ignored(Signal::HUP);
         Ok(Self {
+            hangup_ignored,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
@@ -55,6 +60,11 @@ impl Signals {
         }
     }
 
+    /// Whether SIGHUP was ignored when this began.
+    pub fn is_hangup_ignored(&self) -> bool {
+        self.hangup_ignored
+    }
+
     /// Resolves when it is to end, the others passed over.
     pub async fn end(&mut self) {
         tokio::select! {
@@ -71,4 +81,12 @@ impl Signals {
             .map(|_| Signal::TERM)
             .or(interrupt.map(|_| Signal::INT))
     }
+}
+
+/// Whether the process came into the world with this signal ignored (proc(5), SigIgn: a bit for each).
+fn is_ignored(signal: Signal) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }

@@ -3,7 +3,7 @@
 
 mod builds;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead as _};
 use std::num::NonZeroU16;
 use std::os::unix::fs::MetadataExt as _;
@@ -22,7 +22,10 @@ use tokio::sync::mpsc;
 
 use super::browser::{Browser, Editor};
 use super::escapes::only_colours;
-use crate::api::{EventLine, LogLevel, LogsQuery, Noted, NumberedEvent, Progress, Summary};
+use crate::api::{
+    ConfigChange, Effect, EventLine, LogLevel, LogsQuery, Noted, NumberedEvent, Progress, Reloaded,
+    Summary, What,
+};
 use crate::fault::Fault;
 use crate::follow;
 use crate::house::{House, Resident};
@@ -249,6 +252,7 @@ fn told(event: &NumberedEvent, built: &mut BTreeMap<ServiceName, Built>) -> Opti
         | Noted::WatchMatchesNothing { .. }
         | Noted::AssetsChanged { .. }
         | Noted::WatchFailed { .. }
+        | Noted::OrderRefused { .. }
         | Noted::InstanceExited { .. }
         | Noted::InstanceRestarted { .. }
         | Noted::CrashLoop { .. }
@@ -354,9 +358,10 @@ async fn follow_configuration(house: &Arc<House>) {
         match house.reload(Mode::Apply, &Giver::watch()).await {
             // That it was is an event, which is told.
             Ok(reloaded) => {
-                for change in reloaded.changes {
+                for change in &reloaded.changes {
                     say(&change.to_string());
                 }
+                take_effect(house, &reloaded);
                 reloaded.notes.iter().for_each(|note| say(note));
             }
             Err(fault) => {
@@ -366,6 +371,23 @@ async fn follow_configuration(house: &Arc<House>) {
                     .iter()
                     .for_each(|hint| say(&format!("  try: {hint}")));
             }
+        }
+    }
+}
+
+/// What counts with the next deploy only is deployed: nobody at the desk waits for that.
+fn take_effect(house: &House, reloaded: &Reloaded) {
+    let waits = |change: &&ConfigChange| {
+        change.what == What::Changed
+            && matches!(change.effect, Effect::NextDeploy | Effect::NextStart)
+    };
+    let changed = reloaded.changes.iter().filter(waits);
+    let names: BTreeSet<_> = changed
+        .filter_map(|change| change.service.as_ref())
+        .collect();
+    for resident in house.residents() {
+        if names.contains(&resident.site.name) {
+            resident.site.want_build();
         }
     }
 }

@@ -42,6 +42,12 @@ impl DeployHands {
             }
         };
         let launched = self.until_proved(at, &release, launched).await?;
+        if self.site.has_read_others(at) {
+            // It would be started again from what it is not. What it has read is deployed next.
+            self.site.want_build();
+            let text = format!("{release}: what it runs from was changed while it started");
+            return Err(Why::new(Kind::Superseded, text));
+        }
         failpoint::pass("after-proof");
         self.warm_up(&release, &launched).await;
         Ok(())

@@ -18,13 +18,7 @@ impl Site {
     /// # Errors
     /// If the copy cannot be made.
     pub(super) fn earlier(&self, at: Placement, stored: &Stored) -> Result<Option<PathBuf>, Why> {
-        let config = self.config();
-        let (Some(root), Some(workdir), None) =
-            (&config.build.root, &config.workdir, &config.build.output)
-        else {
-            return Ok(None);
-        };
-        let Ok(inside) = workdir.strip_prefix(root) else {
+        let Some(Edited { root, inside }) = self.edited() else {
             return Ok(None);
         };
         let is_newest = self.ledger().last.release == at.release;
@@ -49,11 +43,11 @@ impl Site {
             if let Err(cause) = swept {
                 warn!(service = %self.name, "earlier folders are not removed: {cause}");
             }
-            if !earlier::differs(&stored.path, root)? {
+            if !earlier::differs(&stored.path, &root, |_| true)? {
                 return Ok(None);
             }
-            earlier::lay(&stored.path, root, &into)?;
-            Ok(Some(into.join(inside)))
+            earlier::lay(&stored.path, &root, &into)?;
+            Ok(Some(into.join(&inside)))
         })
         .inspect(|folder| {
             if folder.is_some() {
@@ -62,4 +56,40 @@ impl Site {
         })
         .map_err(failed)
     }
+
+    /// Whether a candidate that runs from files which somebody edits has read others than those it is known by:
+    /// somebody has saved while it started. What it writes itself does not count.
+    pub fn has_read_others(&self, at: Placement) -> bool {
+        let Some(Edited { root, .. }) = self.edited() else {
+            return false;
+        };
+        let is_newest = self.ledger().last.release == at.release;
+        let Ok((stored, _)) = self.content(at) else {
+            return false;
+        };
+        let is_folder = stored.kind == release::Kind::Folder;
+        let differs = || earlier::differs(&stored.path, &root, earlier::is_code);
+        is_newest && is_folder && on_disk(differs).unwrap_or(false)
+    }
+
+    /// The folder that the service runs from while somebody edits it; none where it has its own.
+    fn edited(&self) -> Option<Edited> {
+        let config = self.config();
+        let (Some(root), Some(workdir), None) =
+            (&config.build.root, &config.workdir, &config.build.output)
+        else {
+            return None;
+        };
+        Some(Edited {
+            root: root.clone(),
+            inside: workdir.strip_prefix(root).ok()?.to_owned(),
+        })
+    }
+}
+
+/// Sources that are run as they are.
+struct Edited {
+    root: PathBuf,
+    /// Where in them it runs.
+    inside: PathBuf,
 }

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use hotctl_deploy::earlier::is_code;
+
 /// What the last deployment came to, and what has changed since.
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
@@ -10,6 +12,8 @@ pub(super) struct Repeats {
     began: Option<Instant>,
     paths: Vec<PathBuf>,
     times: u32,
+    /// What it turned out to be that changes so.
+    known: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -60,6 +64,13 @@ impl Repeats {
 
     /// These have changed.
     pub fn changed(&mut self, paths: &[PathBuf], now: Instant) -> Pace {
+        let due = self.began.unwrap_or(now) + Self::EVERY;
+        if paths.iter().all(|path| is_code(path)) {
+            return Pace::AtOnce;
+        }
+        if paths.iter().all(|path| self.known.contains(path)) {
+            return Pace::Slow(due);
+        }
         let soon = match self.came_to {
             CameTo::Nothing => false,
             CameTo::GoesOn => true,
@@ -69,18 +80,16 @@ impl Repeats {
         if !again {
             self.paths = paths.to_vec();
         }
-        // What is slow already comes late.
-        let is_slow = self.times > Self::MOST;
-        self.times = match again && (soon || is_slow) {
+        self.times = match again && soon {
             true => self.times + 1,
             false => 0,
         };
-        let due = self.began.unwrap_or(now) + Self::EVERY;
-        match self.times > Self::MOST {
-            true if is_slow => Pace::Slow(due),
-            true => Pace::SlowerFrom(due),
-            false => Pace::AtOnce,
+        if self.times <= Self::MOST {
+            return Pace::AtOnce;
         }
+        self.times = 0;
+        self.known.extend(std::mem::take(&mut self.paths));
+        Pace::SlowerFrom(due)
     }
 }
 
@@ -123,7 +132,11 @@ mod tests {
             repeats.changed(&paths(&["app.js", "data.json"]), later),
             Pace::AtOnce
         );
-        assert_eq!(repeats.changed(&paths(&["data.json"]), later), Pace::AtOnce);
+        // Whatever else is saved: it is still the same app.
+        assert!(matches!(
+            repeats.changed(&paths(&["data.json"]), later),
+            Pace::Slow(_)
+        ));
     }
 
     #[test]
@@ -133,11 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn what_only_people_write_is_never_slowed_down() {
+        let mut repeats = Repeats::default();
+        let now = Instant::now();
+        for _ in 0..50 {
+            assert_eq!(repeats.changed(&paths(&["src/app.py"]), now), Pace::AtOnce);
+            repeats.begins(now);
+            repeats.live(now);
+        }
+    }
+
+    #[test]
     fn what_fails_changes_nothing_by_itself() {
         let mut repeats = Repeats::default();
         let now = Instant::now();
         for _ in 0..50 {
-            assert_eq!(repeats.changed(&paths(&["app.js"]), now), Pace::AtOnce);
+            assert_eq!(repeats.changed(&paths(&["data.json"]), now), Pace::AtOnce);
             repeats.begins(now);
             repeats.ended();
         }
