@@ -420,14 +420,8 @@ impl Follower<'_> {
 /// Tell which patterns of the configuration no source has. Those of a kind of file that a project may have are
 /// no slip of the pen.
 async fn name_unmatched(site: &Site, plans: &Plans) {
-    let named: Vec<String> = plans
-        .build
-        .watch
-        .iter()
-        .chain(&plans.build.assets)
-        .cloned()
-        .collect();
-    let named: Vec<String> = named.into_iter().filter(|it| !dev::is_usual(it)).collect();
+    let written = plans.build.watch.iter().chain(&plans.build.assets);
+    let named: Vec<String> = written.filter(|it| !dev::is_usual(it)).cloned().collect();
     if named.is_empty() || plans.build.root.is_none() {
         return;
     }

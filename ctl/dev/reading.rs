@@ -27,6 +27,16 @@ pub struct Read {
     pub missed: bool,
 }
 
+impl Read {
+    fn of(reading: Reading, bytes: Vec<u8>) -> Self {
+        Self {
+            reading,
+            bytes,
+            missed: false,
+        }
+    }
+}
+
 impl Reading {
     /// What follows, from the beginning where nothing was read yet.
     ///
@@ -38,30 +48,18 @@ impl Reading {
         };
         let bytes = reading.chunk()?;
         if !bytes.is_empty() {
-            return Ok(Read {
-                reading,
-                bytes,
-                missed: false,
-            });
+            return Ok(Read::of(reading, bytes));
         }
         let own = id(&reading.file.metadata()?);
         // Not there: it is put aside in this moment.
         let now = fs::metadata(log).ok();
         if now.is_none_or(|now| id(&now) == own) {
-            return Ok(Read {
-                reading,
-                bytes,
-                missed: false,
-            });
+            return Ok(Read::of(reading, bytes));
         }
         // What was written to it after it was read, and before it was put aside.
         let bytes = reading.chunk()?;
         if !bytes.is_empty() {
-            return Ok(Read {
-                reading,
-                bytes,
-                missed: false,
-            });
+            return Ok(Read::of(reading, bytes));
         }
         let aside = fs::metadata(logs::before(log)).ok();
         if aside.is_none_or(|aside| id(&aside) == own) {
@@ -80,11 +78,7 @@ impl Reading {
             file: File::open(path)?,
         };
         let bytes = reading.chunk()?;
-        Ok(Read {
-            reading,
-            bytes,
-            missed: false,
-        })
+        Ok(Read::of(reading, bytes))
     }
 
     fn chunk(&mut self) -> io::Result<Vec<u8>> {

@@ -267,6 +267,7 @@ impl Shared {
                     since: begun - self.begun,
                 }),
             }
+            // The pace of a client; nothing is waited for.
             tokio::time::sleep(BETWEEN).await;
         }
     }
