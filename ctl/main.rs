@@ -23,6 +23,7 @@ mod init;
 mod journal;
 mod level_request;
 mod log;
+mod memory;
 mod metrics;
 mod notify;
 mod openapi;
