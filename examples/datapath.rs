@@ -60,7 +60,7 @@ async fn serve(listen: SocketAddr, upstream: SocketAddr) -> Result<(), Box<dyn E
     };
     let pool = Pool::new(release, Slot(1), Address::from(upstream), &[], THREADS);
     switch.split(&service, Split::all(pool))?;
-    let metrics = Arc::new(Metrics::new(&prometheus::Registry::new())?);
+    let metrics = Arc::new(Metrics::new(&prometheus::Registry::new(), THREADS)?);
     let settings = Settings {
         trusted_proxies: Vec::new(),
         timeouts: Timeouts::default(),

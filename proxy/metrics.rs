@@ -4,31 +4,31 @@
 //! kept with the pool that it was given. Knows nothing of HTTP beyond status codes.
 
 mod at_scrape;
+mod tally;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use hotctl_config::{ReleaseId, ServiceName};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
 };
-use tokio::time::Instant;
 
 use crate::access::AccessLog;
 use crate::answer::Refusal;
 use crate::kinds::Open;
 use crate::switch::Switch;
 use at_scrape::{InFlight, Waiting};
+pub(crate) use tally::Classes;
+use tally::{Answered, Releases, Requests};
 
 /// All metrics of the proxy.
 pub struct Metrics {
-    requests: IntCounterVec,
-    duration: HistogramVec,
+    requests: Requests,
     upstream_errors: IntCounterVec,
     retries: IntCounterVec,
     switch_duration: HistogramVec,
@@ -40,34 +40,14 @@ pub struct Metrics {
     parked: Waiting,
     releases: Releases,
     meters: RwLock<HashMap<ServiceName, Arc<Meter>>>,
-    unrouted: Codes,
 }
 
-/// The `service` label of requests that belong to no service. No service can have this name.
-const NO_SERVICE: &str = "-";
-
 impl Metrics {
-    /// Makes them and registers them.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+    /// Makes them and registers them. `threads`: as many as serve requests; with another number it works, and
+    /// threads share counters, or some stay unused.
+    pub fn new(registry: &Registry, threads: NonZeroUsize) -> Result<Self, prometheus::Error> {
         let metrics = Self {
-            requests: IntCounterVec::new(
-                Opts::new(
-                    "hotctl_requests_total",
-                    "Requests answered, by status code; 499 where the client left first; service \"-\" where no service had the host and path.",
-                ),
-                &["service", "code"],
-            )?,
-            duration: HistogramVec::new(
-                HistogramOpts::new(
-                    "hotctl_request_duration_seconds",
-                    "Time from the header of a request to the last byte of its answer; for WebSockets and event streams, their whole life.",
-                )
-                .buckets(vec![
-                    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
-                    5.0, 10.0, 30.0,
-                ]),
-                &["service"],
-            )?,
+            requests: Requests::new(threads)?,
             upstream_errors: IntCounterVec::new(
                 Opts::new(
                     "hotctl_upstream_errors_total",
@@ -115,14 +95,12 @@ impl Metrics {
                 ),
                 &["service", "outcome"],
             )?,
-            releases: Releases::new()?,
+            releases: Releases::new(threads)?,
             in_flight: InFlight::new()?,
             parked: Waiting::new()?,
             meters: RwLock::default(),
-            unrouted: Codes::default(),
         };
         registry.register(Box::new(metrics.requests.clone()))?;
-        registry.register(Box::new(metrics.duration.clone()))?;
         registry.register(Box::new(metrics.upstream_errors.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.switch_duration.clone()))?;
@@ -174,18 +152,17 @@ impl Metrics {
     /// Says that a release is about to get requests: its series of `hotctl_release_requests_total`
     /// begin, at 0, so that an increase can be seen from its first request on.
     pub fn release_begins(&self, release: &ReleaseId) {
-        locked(&self.releases.retired).remove(release);
-        self.classes(release);
+        self.releases.begins(release);
     }
 
     /// Says that a release gets no more requests: its series end 15 minutes later, unless it begins
     /// again.
     pub fn release_retired(&self, release: &ReleaseId) {
-        locked(&self.releases.retired).insert(release.clone(), Instant::now());
+        self.releases.retired(release);
     }
 
     /// The counters of a release.
-    pub(crate) fn classes(&self, release: &ReleaseId) -> Classes {
+    pub(crate) fn classes(&self, release: &ReleaseId) -> Arc<Classes> {
         self.releases.classes(release)
     }
 
@@ -232,8 +209,7 @@ impl Metrics {
         let meter = known.entry(service.clone()).or_insert_with(|| {
             let label = [service.as_str()];
             Arc::new(Meter {
-                codes: Codes::default(),
-                duration: self.duration.with_label_values(&label),
+                answered: self.requests.of(service),
                 retries: self.retries.with_label_values(&label),
                 switch_duration: self.switch_duration.with_label_values(&label),
                 switching: AtomicUsize::new(0),
@@ -245,16 +221,11 @@ impl Metrics {
 
     /// Counts a request that is over.
     pub(crate) fn request(&self, meter: Option<&Meter>, code: u16, took: Duration) {
-        let (codes, label) = match meter {
-            Some(meter) => {
-                meter.duration.observe(took.as_secs_f64());
-                (&meter.codes, meter.service.as_str())
-            }
-            None => (&self.unrouted, NO_SERVICE),
+        let answered = match meter {
+            Some(meter) => &meter.answered,
+            None => &self.requests.unrouted,
         };
-        codes.count(code, || {
-            self.requests.with_label_values(&[label, &code.to_string()])
-        });
+        answered.count(code, took);
     }
 
     /// Counts an attempt that failed.
@@ -334,8 +305,7 @@ impl fmt::Debug for Switching {
 /// The handles of one service.
 pub(crate) struct Meter {
     service: ServiceName,
-    codes: Codes,
-    duration: Histogram,
+    answered: Arc<Answered>,
     pub(crate) retries: IntCounter,
     switch_duration: Histogram,
     /// How many switches are going on.
@@ -345,102 +315,6 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn service(&self) -> &ServiceName {
         &self.service
-    }
-}
-
-/// The counters of one release, by class of status code.
-pub(crate) struct Classes([IntCounter; 5]);
-
-impl Classes {
-    /// A code that HTTP does not know counts nowhere.
-    pub(crate) fn count(&self, code: u16) {
-        let class = usize::from(code / 100).checked_sub(1);
-        if let Some(counter) = class.and_then(|class| self.0.get(class)) {
-            counter.inc();
-        }
-    }
-}
-
-/// `hotctl_release_requests_total`: the series of a release end some time after it does.
-#[derive(Clone)]
-struct Releases {
-    counters: IntCounterVec,
-    /// Since when.
-    retired: Arc<Mutex<HashMap<ReleaseId, Instant>>>,
-}
-
-impl Releases {
-    const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
-
-    /// How long the series of a release that is retired are kept: long enough for what is computed
-    /// from them over some minutes.
-    const KEPT: Duration = Duration::from_secs(15 * 60);
-
-    fn new() -> Result<Self, prometheus::Error> {
-        Ok(Self {
-            counters: IntCounterVec::new(
-                Opts::new(
-                    "hotctl_release_requests_total",
-                    "Requests that a release was given, by class of status code, those included that hotctl answered in its place.",
-                ),
-                &["service", "release", "class"],
-            )?,
-            retired: Arc::default(),
-        })
-    }
-
-    fn classes(&self, release: &ReleaseId) -> Classes {
-        let (service, release) = (release.service.as_str(), release.to_string());
-        Classes(
-            Self::CLASSES.map(|class| self.counters.with_label_values(&[service, &release, class])),
-        )
-    }
-
-    fn forget_the_old(&self) {
-        locked(&self.retired).retain(|release, since| {
-            let old = since.elapsed() >= Self::KEPT;
-            if old {
-                let (service, release) = (release.service.as_str(), release.to_string());
-                for class in Self::CLASSES {
-                    // Gone already is as good.
-                    let _ = self
-                        .counters
-                        .remove_label_values(&[service, &release, class]);
-                }
-            }
-            !old
-        });
-    }
-}
-
-impl Collector for Releases {
-    fn desc(&self) -> Vec<&Desc> {
-        self.counters.desc()
-    }
-
-    /// When the metrics are asked for is when it matters which there are.
-    fn collect(&self) -> Vec<MetricFamily> {
-        self.forget_the_old();
-        self.counters.collect()
-    }
-}
-
-/// Counters by status code, made when a code first occurs: 100 to 599, in rows of 100, since
-/// hardly any service uses more than three of the rows.
-#[derive(Default)]
-struct Codes([OnceLock<Box<[OnceLock<IntCounter>; 100]>>; 5]);
-
-impl Codes {
-    fn count(&self, code: u16, make: impl FnOnce() -> IntCounter) {
-        let (class, rest) = (usize::from(code / 100), usize::from(code % 100));
-        match class.checked_sub(1).and_then(|class| self.0.get(class)) {
-            Some(row) => {
-                let row = row.get_or_init(|| Box::new([const { OnceLock::new() }; 100]));
-                row[rest].get_or_init(make).inc();
-            }
-            // No code that HTTP knows: rare enough to look it up.
-            None => make().inc(),
-        }
     }
 }
 
@@ -466,7 +340,7 @@ mod tests {
     #[test]
     fn errors_count_against_a_switch_only_while_it_goes_on() {
         let registry = Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry).unwrap());
+        let metrics = Arc::new(Metrics::new(&registry, NonZeroUsize::MIN).unwrap());
         let service = "web".parse().unwrap();
         let meter = metrics.meter(&service);
         metrics.refused(&meter, "stopped");
@@ -498,7 +372,7 @@ mod tests {
     #[test]
     fn requests_count_by_code_also_where_the_code_is_none() {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry).unwrap();
+        let metrics = Metrics::new(&registry, NonZeroUsize::MIN).unwrap();
         let meter = metrics.meter(&"web".parse().unwrap());
         for code in [200, 200, 599, 999, 0] {
             metrics.request(Some(&meter), code, Duration::from_millis(3));
@@ -521,7 +395,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_series_of_a_release_are_there_from_its_beginning_until_15_minutes_after_its_end() {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry).unwrap();
+        let metrics = Metrics::new(&registry, NonZeroUsize::MIN).unwrap();
         let [one, two] = ["web@1", "web@2"].map(|it| it.parse::<ReleaseId>().unwrap());
         for release in [&one, &two] {
             metrics.release_begins(release);

@@ -17,7 +17,7 @@ pub(crate) struct Notes {
     /// The handles of the service's metrics.
     pub(crate) meter: OnceLock<Arc<Meter>>,
     /// Those of the release's.
-    pub(crate) classes: OnceLock<Classes>,
+    pub(crate) classes: OnceLock<Arc<Classes>>,
     pub(crate) streaks: Streaks,
     pub(crate) kinds: Kinds,
     pub(crate) kept: Kept,

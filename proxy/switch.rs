@@ -386,7 +386,7 @@ impl State {
 }
 
 /// The shard of this thread: threads are dealt out in the order of their first pick.
-fn home() -> usize {
+pub(crate) fn home() -> usize {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -106,7 +106,7 @@ pub fn boot(
         .hint("choose a file that hotctl may write, \"stdout\" or \"off\"")
     })?;
     let switch = Arc::new(Switch::new(threads));
-    let traffic = Arc::new(hotctl_proxy::Metrics::new(&registry).map_err(metric)?);
+    let traffic = Arc::new(hotctl_proxy::Metrics::new(&registry, threads).map_err(metric)?);
     switch
         .publish(reload::table(&config), reload::FIRST)
         .map_err(|stale| Fault::failed(stale.to_string()))?;

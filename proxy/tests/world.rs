@@ -292,7 +292,7 @@ impl World {
     /// And this socket, which others may have too.
     pub fn at(listener: TcpListener, change: impl FnOnce(&mut Settings)) -> Self {
         let registry = prometheus::Registry::new();
-        let metrics = Arc::new(Metrics::new(&registry).unwrap());
+        let metrics = Arc::new(Metrics::new(&registry, NonZeroUsize::MIN).unwrap());
         let switch = Arc::new(Switch::new(SHARDS));
         let route = Route {
             service: web(),
