@@ -1,13 +1,14 @@
 //! Which release answers a request: a ticket where something serves, a place in the park where
 //! nothing does for a moment, or the reason why there is neither. Sends nothing.
 
+use hotctl_config::ServiceName;
 use pingora::proxy::Session;
 
 use crate::answer::Refusal;
 use crate::context::Context;
 use crate::headers;
 use crate::metrics::ParkOutcome;
-use crate::park::Place;
+use crate::park::{Parked, Place};
 use crate::request::{Requests, conn};
 use crate::split::Closed;
 use crate::switch::{Ask, NoRoute};
@@ -32,23 +33,39 @@ impl Requests {
         session: &Session,
         ctx: &mut Context,
     ) -> Result<(), Unchosen> {
+        match self.pick(session, ctx) {
+            Ok(()) => Ok(()),
+            // In a box of its own: all others would else carry what it takes to wait.
+            Err(NoRoute::Parked(service, parked)) => {
+                Box::pin(self.wait(session, ctx, service, parked)).await
+            }
+            Err(why) => Err(Unchosen::Refused(self.refusal(ctx, why))),
+        }
+    }
+
+    /// Waits for a ticket.
+    async fn wait(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+        service: ServiceName,
+        parked: Parked,
+    ) -> Result<(), Unchosen> {
         let mut stay: Option<Stay> = None;
+        let mut picked = Err(NoRoute::Parked(service, parked));
         loop {
-            let parked = match self.pick(session, ctx) {
+            let parked = match picked {
                 Err(NoRoute::Parked(service, parked)) => {
                     ctx.meter = Some(self.metrics.meter(&service));
                     parked
                 }
                 picked => {
+                    let outcome = match picked.is_ok() {
+                        true => ParkOutcome::Served,
+                        false => ParkOutcome::Refused,
+                    };
                     if stay.is_some() {
-                        let served = picked.is_ok();
-                        self.count_parked(
-                            ctx,
-                            match served {
-                                true => ParkOutcome::Served,
-                                false => ParkOutcome::Refused,
-                            },
-                        );
+                        self.count_parked(ctx, outcome);
                     }
                     return picked.map_err(|why| Unchosen::Refused(self.refusal(ctx, why)));
                 }
@@ -70,6 +87,7 @@ impl Requests {
                         .unwrap_or_else(|| tokio::time::Instant::now() + parked.limits.time),
                 });
                 // Once more, with the place: see `park`.
+                picked = self.pick(session, ctx);
                 continue;
             };
             let left = async {
@@ -80,7 +98,10 @@ impl Requests {
             };
             let outcome = tokio::select! {
                 biased;
-                () = stay.place.rung() => continue,
+                () = stay.place.rung() => {
+                    picked = self.pick(session, ctx);
+                    continue;
+                }
                 () = left => ParkOutcome::Left,
                 () = tokio::time::sleep_until(stay.until) => ParkOutcome::Timeout,
             };

@@ -9,7 +9,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
+use http::HeaderValue;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
@@ -31,6 +32,7 @@ use tokio::time::{Instant, Sleep};
 use crate::delivery::quiet;
 use crate::door::{Guest, Order};
 use crate::frames::{self, Speech};
+use crate::headers;
 use crate::kinds::Kind;
 use crate::lines::Line;
 use crate::pass::{Passed, Past};
@@ -56,6 +58,9 @@ pub(crate) struct Conn {
     /// What the release says to the client, once that is a WebSocket.
     speech: Option<Speech>,
     digest: Arc<SocketDigest>,
+    client: IpAddr,
+    /// The same as a header has it.
+    written: Option<HeaderValue>,
     line: Arc<Line>,
     guest: Guest,
 }
@@ -145,6 +150,8 @@ impl Conn {
             passes: false,
             speech: None,
             digest: Arc::new(digest),
+            client: peer.ip(),
+            written: headers::written(peer.ip()),
             line,
             guest,
         }
@@ -184,6 +191,16 @@ impl Conn {
     /// The answer ended too soon: the client must see that, whatever its framing.
     pub(crate) fn break_off(&self) {
         self.stage.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Where the client is.
+    pub(crate) fn client(&self) -> IpAddr {
+        self.client
+    }
+
+    /// The same as a header has it.
+    pub(crate) fn client_written(&self) -> Option<&HeaderValue> {
+        self.written.as_ref()
     }
 
     /// What can be seen of it from outside.

@@ -104,6 +104,8 @@ pub(crate) fn upgrade(request: &RequestHeader) -> H1UpgradePolicy {
 /// Who sends a request, and what is known of it.
 pub(crate) struct Sender<'a> {
     pub(crate) ip: Option<IpAddr>,
+    /// Its address as a header has it, where that is known already.
+    pub(crate) written: Option<&'a HeaderValue>,
     pub(crate) trusted: &'a [IpNet],
     /// The id to give if the request brings none that is believed.
     pub(crate) id: u128,
@@ -134,31 +136,32 @@ pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Resul
         }
         request.set_uri(request.uri.clone());
     }
-    if !sender.is_trusted() {
+    let is_trusted = sender.is_trusted();
+    if !is_trusted {
         forget_claims(request);
     }
+    make_room(request)?;
+    // Of what is looked for from here on, somebody who is not trusted has nothing left.
+    let has = |request: &RequestHeader, name| is_trusted && request.headers.contains_key(name);
     if let Some(ip) = sender.address() {
-        let mut chain = BytesMut::with_capacity(LONGEST_ADDRESS);
-        for so_far in request.headers.get_all(FORWARDED_FOR) {
-            chain.extend_from_slice(so_far.as_bytes());
-            chain.extend_from_slice(b", ");
-        }
-        // Into memory: it cannot fail.
-        let _ = write!(chain, "{ip}");
-        if let Ok(chain) = HeaderValue::from_maybe_shared(chain.freeze()) {
+        let chain = match sender.written {
+            Some(written) if !has(request, FORWARDED_FOR) => Some(written.clone()),
+            _ => chain(request, ip),
+        };
+        if let Some(chain) = chain {
             request.insert_header(as_written(b"x-forwarded-for"), chain)?;
         }
     }
-    if !request.headers.contains_key(FORWARDED_PROTO) {
+    if !has(request, FORWARDED_PROTO) {
         let proto = HeaderValue::from_static("http");
         request.insert_header(as_written(b"x-forwarded-proto"), proto)?;
     }
-    if !request.headers.contains_key(FORWARDED_HOST)
+    if !has(request, FORWARDED_HOST)
         && let Some(host) = request.headers.get(header::HOST).cloned()
     {
         request.insert_header(as_written(b"x-forwarded-host"), host)?;
     }
-    if !request.headers.contains_key(REQUEST_ID) {
+    if !has(request, REQUEST_ID) {
         request.insert_header(as_written(b"x-request-id"), in_hex(sender.id).as_slice())?;
     }
     if request.headers.contains_key(header::UPGRADE) {
@@ -167,8 +170,49 @@ pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Resul
     Ok(())
 }
 
+/// An address as a header has it.
+pub(crate) fn written(ip: IpAddr) -> Option<HeaderValue> {
+    HeaderValue::try_from(ip.to_canonical().to_string()).ok()
+}
+
+/// Those it has come from, and the one that it comes from now.
+fn chain(request: &RequestHeader, ip: IpAddr) -> Option<HeaderValue> {
+    let mut chain = BytesMut::with_capacity(LONGEST_ADDRESS);
+    for so_far in request.headers.get_all(FORWARDED_FOR) {
+        chain.extend_from_slice(so_far.as_bytes());
+        chain.extend_from_slice(b", ");
+    }
+    // Into memory: it cannot fail.
+    let _ = write!(chain, "{ip}");
+    HeaderValue::from_maybe_shared(chain.freeze()).ok()
+}
+
 /// The longest text of an address: IPv6, with an IPv4 one within.
 const LONGEST_ADDRESS: usize = 45;
+
+/// Makes room for what is added to a small header. Its tables would else grow up to three times, and each time be
+/// made anew: that is half of what our own work on a request costs. A larger one grows once at the most.
+fn make_room(request: &mut RequestHeader) -> Result<()> {
+    /// Fields that are added.
+    const MORE: usize = 4;
+    const SMALL: usize = 3;
+
+    let count = request.headers.len();
+    let target = request.uri.path_and_query().map(|it| it.as_str());
+    // A target that is more than its path is kept beside it, and cannot be handed on.
+    let is_plain = target.map(str::as_bytes) == Some(request.raw_path());
+    if count > SMALL || !is_plain || !request.has_case() {
+        return Ok(());
+    }
+    let mut roomy = RequestHeader::build(request.method.clone(), b"/", Some(count + MORE))?;
+    roomy.set_uri(request.uri.clone());
+    roomy.set_version(request.version);
+    for (name, value) in request.case_header_iter() {
+        roomy.append_header(name.clone(), value.clone())?;
+    }
+    *request = roomy;
+    Ok(())
+}
 
 /// A name for the wire that need not be copied, as pingora does with those it has not heard of.
 fn as_written(name: &'static [u8]) -> Bytes {
@@ -350,6 +394,42 @@ mod tests {
     }
 
     #[test]
+    fn a_small_header_is_forwarded_as_it_was_written() {
+        for count in 0..6 {
+            let fields = [
+                ("hOsT", "a"),
+                ("X-MiXed", "1"),
+                ("Accept", "text/html"),
+                ("Accept", "*/*"),
+                ("x-last", ""),
+            ];
+            let mut request = request("PUT", "/a%20b?c=d", &fields[..count]);
+            request.set_version(Version::HTTP_11);
+            let sender = Sender {
+                ip: Some("1.2.3.4".parse().unwrap()),
+                written: None,
+                trusted: &[],
+                id: 1,
+            };
+            forward(&mut request, &sender).unwrap();
+            let mut wire = Vec::new();
+            request.header_to_h1_wire(&mut wire);
+            let wire = String::from_utf8(wire).unwrap();
+            for (name, value) in &fields[..count] {
+                assert!(wire.contains(&format!("{name}: {value}\r\n")), "{wire}");
+            }
+            assert!(wire.contains("x-forwarded-for: 1.2.3.4\r\n"), "{wire}");
+            let host = usize::from(count > 0);
+            assert_eq!(wire.lines().count(), count + 3 + host, "{wire}");
+            assert_eq!(
+                (request.raw_path(), request.method.as_str()),
+                (&b"/a%20b?c=d"[..], "PUT")
+            );
+            assert_eq!(request.version, Version::HTTP_11);
+        }
+    }
+
+    #[test]
     fn the_host_is_of_the_header_or_else_of_the_target() {
         for (target, fields, expected) in [
             ("/", &[("Host", "a.com:80")][..], "a.com:80"),
@@ -418,6 +498,7 @@ mod tests {
             let mut request = request("GET", "/", &fields);
             let sender = Sender {
                 ip: Some(ip.parse().unwrap()),
+                written: None,
                 trusted: &trusted,
                 id: 1,
             };
@@ -443,6 +524,7 @@ mod tests {
         ] {
             let sender = Sender {
                 ip: Some(peer.parse().unwrap()),
+                written: None,
                 trusted: &trusted,
                 id: 1,
             };

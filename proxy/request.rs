@@ -72,7 +72,7 @@ impl ProxyHttp for Requests {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        if self.at_the_desk(session).await? {
+        if self.desk.is_some() && Box::pin(self.at_the_desk(session)).await? {
             return Ok(true);
         }
         let request = session.req_header();
@@ -194,12 +194,7 @@ impl ProxyHttp for Requests {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
-        let ip = session.client_addr().and_then(|it| it.as_inet());
-        let sender = Sender {
-            ip: ip.map(|address| address.ip()),
-            trusted: &self.trusted,
-            id: ctx.id,
-        };
+        let sender = self.sender(session, ctx);
         headers::forward(request, &sender)?;
         if self.desk.is_some() {
             desk::ask(request);
@@ -414,15 +409,21 @@ impl Requests {
         self.access_log.is_on() || tracing::enabled!(tracing::Level::DEBUG)
     }
 
+    /// Who sends it.
+    fn sender<'a>(&'a self, session: &'a Session, ctx: &Context) -> Sender<'a> {
+        let conn = conn(session);
+        Sender {
+            ip: conn.map(Conn::client),
+            written: conn.and_then(Conn::client_written),
+            trusted: &self.trusted,
+            id: ctx.id,
+        }
+    }
+
     /// What is told of it.
     fn entry(&self, session: &Session, ctx: &Context, code: u16, took: Duration) -> Entry {
         let request = session.req_header();
-        let ip = session.client_addr().and_then(|it| it.as_inet());
-        let sender = Sender {
-            ip: ip.map(|address| address.ip()),
-            trusted: &self.trusted,
-            id: ctx.id,
-        };
+        let sender = self.sender(session, ctx);
         let release = ctx.ticket.as_ref().map(|it| it.release().clone());
         Entry {
             service: match &release {
