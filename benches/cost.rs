@@ -27,16 +27,22 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Who is counted by which tool. valgrind cannot follow hotctl's daemon, which starts itself anew as the
 /// shim of each app, and holds it by a descriptor that older ones do not know.
-const TOOLS: [(&str, &str, [Peer; 4]); 2] = [
+const TOOLS: [(&str, &str, &[Peer]); 2] = [
     (
         "valgrind",
         "instructions a request, one connection, keep-alive",
-        [Peer::Datapath, Peer::Bare, Peer::Nginx, Peer::Haproxy],
+        &[
+            Peer::Datapath,
+            Peer::Hall,
+            Peer::Bare,
+            Peer::Nginx,
+            Peer::Haproxy,
+        ],
     ),
     (
         "strace",
         "system calls a request, 64 connections, keep-alive",
-        [Peer::Hotctl, Peer::Bare, Peer::Nginx, Peer::Haproxy],
+        &[Peer::Hotctl, Peer::Bare, Peer::Nginx, Peer::Haproxy],
     ),
 ];
 /// A short load and a long one, of one connection under valgrind.
@@ -62,7 +68,7 @@ fn main() {
             report.note(&format!("{tool}: not to be had here"));
             continue;
         }
-        for peer in peers {
+        for &peer in peers {
             if !wanted("PEERS", peer.name()) {
                 continue;
             }

@@ -1,7 +1,12 @@
 //! hotctl's way of a request without its daemon: one service that is always live, at one address. For tools
 //! that cannot follow a daemon which starts and holds other processes, as valgrind cannot.
 //!
-//! `datapath LISTEN UPSTREAM`, both addresses of TCP. SIGTERM ends it.
+//! `datapath [--bare] LISTEN UPSTREAM`, both addresses of TCP. SIGTERM ends it. `--bare`: pingora with nothing
+//! added, on the same loop that takes connections in, to see what hotctl's own hooks cost.
+
+// As hotctl has it.
+#[path = "../ctl/memory.rs"]
+mod memory;
 
 use std::env;
 use std::error::Error;
@@ -11,7 +16,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use hotctl_config::{Address, ReleaseId, ServiceName, Slot, Timeouts};
-use hotctl_proxy::{AccessLog, Metrics, Pool, Proxy, Route, Settings, Split, Stage, Switch, Table};
+use hotctl_proxy::{
+    AccessLog, Metrics, Pool, Proxy, Route, Settings, Split, Stage, Switch, Table, serve_bare,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -25,15 +32,16 @@ fn main() -> ExitCode {
         .filter_map(|it| it.parse().ok())
         .collect();
     let &[listen, upstream] = words.as_slice() else {
-        eprintln!("usage: datapath LISTEN UPSTREAM");
+        eprintln!("usage: datapath [--bare] LISTEN UPSTREAM");
         return ExitCode::from(2);
     };
+    let is_bare = env::args().any(|word| word == "--bare");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS.get())
         .enable_all()
         .build();
     let served = match runtime {
-        Ok(runtime) => runtime.block_on(serve(listen, upstream)),
+        Ok(runtime) => runtime.block_on(serve(listen, upstream, is_bare)),
         Err(e) => Err(e.into()),
     };
     match served {
@@ -45,7 +53,34 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(listen: SocketAddr, upstream: SocketAddr) -> Result<(), Box<dyn Error>> {
+async fn serve(
+    listen: SocketAddr,
+    upstream: SocketAddr,
+    is_bare: bool,
+) -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind(listen).await?;
+    let (_stage, watched) = watch::channel(Stage::Serving);
+    let mut term = signal(SignalKind::terminate())?;
+    let proxy = match is_bare {
+        true => None,
+        false => Some(proxy(upstream)?),
+    };
+    // In a task, as in the daemon: what runs in `block_on` itself is not on a worker thread.
+    let serving = tokio::spawn(async move {
+        match proxy {
+            Some(proxy) => proxy.serve(listener, watched).await,
+            None => serve_bare(listener, upstream, THREADS, watched).await,
+        }
+    });
+    tokio::select! {
+        served = serving => served?,
+        _ = term.recv() => {}
+    }
+    Ok(())
+}
+
+/// With one service, which is live.
+fn proxy(upstream: SocketAddr) -> Result<Proxy, Box<dyn Error>> {
     let service: ServiceName = "web".parse()?;
     let switch = Arc::new(Switch::new(THREADS));
     let route = Route {
@@ -68,15 +103,5 @@ async fn serve(listen: SocketAddr, upstream: SocketAddr) -> Result<(), Box<dyn E
         access_log: AccessLog::default(),
         desk: None,
     };
-    let proxy = Proxy::new(switch, metrics, settings);
-    let listener = TcpListener::bind(listen).await?;
-    let (_stage, watched) = watch::channel(Stage::Serving);
-    let mut term = signal(SignalKind::terminate())?;
-    // In a task, as in the daemon: what runs in `block_on` itself is not on a worker thread.
-    let serving = tokio::spawn(async move { proxy.serve(listener, watched).await });
-    tokio::select! {
-        served = serving => served?,
-        _ = term.recv() => {}
-    }
-    Ok(())
+    Ok(Proxy::new(switch, metrics, settings))
 }

@@ -19,6 +19,8 @@ mod access;
 #[cfg(feature = "serve")]
 mod answer;
 #[cfg(feature = "serve")]
+mod bare;
+#[cfg(feature = "serve")]
 mod choose;
 #[cfg(feature = "serve")]
 mod coding;
@@ -38,6 +40,8 @@ mod drain;
 mod frames;
 #[cfg(feature = "serve")]
 mod gate;
+#[cfg(feature = "serve")]
+mod hall;
 #[cfg(feature = "serve")]
 mod headers;
 #[cfg(feature = "serve")]
@@ -81,6 +85,8 @@ pub use table::{Route, Table};
 
 #[cfg(feature = "serve")]
 pub use access::AccessLog;
+#[cfg(feature = "serve")]
+pub use bare::serve_bare;
 #[cfg(feature = "serve")]
 pub use desk::{Answering, Desk, OWN_PATHS, Own, Page};
 #[cfg(feature = "serve")]

@@ -14,6 +14,8 @@ pub enum Peer {
     Hotctl,
     /// hotctl's way of a request without its daemon.
     Datapath,
+    /// pingora with nothing added, on hotctl's loop that takes connections in.
+    Hall,
     /// pingora behind its own `Service`.
     Bare,
     Nginx,
@@ -23,9 +25,11 @@ pub enum Peer {
     Caddy,
 }
 
-/// Those that users have, and pingora alone, in the order of the tables.
-pub const ALL: [Peer; 7] = [
+/// Those that users have, and what hotctl is made of, in the order of the tables.
+pub const ALL: [Peer; 9] = [
     Peer::Hotctl,
+    Peer::Datapath,
+    Peer::Hall,
     Peer::Bare,
     Peer::Nginx,
     Peer::Haproxy,
@@ -35,7 +39,7 @@ pub const ALL: [Peer; 7] = [
 ];
 
 /// What a case asks of a proxy. All else is left as each of them has it by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
     pub link: Link,
     pub threads: usize,
@@ -90,6 +94,7 @@ impl Peer {
         match self {
             Self::Hotctl => "hotctl",
             Self::Datapath => "hotctl's data path",
+            Self::Hall => "pingora in hotctl's loop",
             Self::Bare => "pingora",
             Self::Nginx => "nginx",
             Self::Haproxy => "haproxy",
@@ -112,7 +117,7 @@ impl Peer {
     pub fn program(self) -> Option<PathBuf> {
         match self {
             Self::Hotctl => Some(super::hotctl()),
-            Self::Datapath => Some(example("datapath")),
+            Self::Datapath | Self::Hall => Some(example("datapath")),
             Self::Bare => Some(example("bare")),
             _ => find(self.name()),
         }
@@ -124,9 +129,10 @@ impl Peer {
             Self::Hotctl | Self::Nginx | Self::Haproxy => true,
             Self::Bare => setting.routes == 1 && setting.log == Log::Off,
             Self::Envoy | Self::Caddy => setting.routes == 1,
-            Self::Sozu | Self::Datapath => {
+            Self::Sozu => {
                 setting.routes == 1 && setting.log == Log::Off && setting.link == Link::Tcp
             }
+            Self::Datapath | Self::Hall => *setting == Setting::plain(&setting.cores),
         }
     }
 
@@ -134,7 +140,7 @@ impl Peer {
     pub fn configuration(self, place: &Place) -> (&'static str, String) {
         match self {
             Self::Hotctl => ("hotctl.toml", hotctl::configuration(place)),
-            Self::Bare | Self::Datapath => ("nothing", String::new()),
+            Self::Bare | Self::Datapath | Self::Hall => ("nothing", String::new()),
             Self::Nginx => ("nginx.conf", nginx::configuration(place)),
             Self::Haproxy => ("haproxy.cfg", haproxy::configuration(place)),
             Self::Sozu => ("sozu.toml", sozu::configuration(place)),
@@ -153,6 +159,11 @@ impl Peer {
                 &place.listen.to_string(),
                 &place.upstream.path_or_address(),
                 &threads,
+            ],
+            Self::Hall => &[
+                "--bare",
+                &place.listen.to_string(),
+                &place.upstream.path_or_address(),
             ],
             Self::Nginx => &["-e", "stderr", "-c", &file],
             // With a master, which is what takes a new configuration.

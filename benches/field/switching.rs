@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub fn ways(peer: Peer) -> &'static [(Way, &'static str)] {
     match peer {
         Peer::Hotctl => &[(Way::Deploy, "hotctl deploy")],
-        Peer::Bare | Peer::Datapath => &[],
+        Peer::Bare | Peer::Datapath | Peer::Hall => &[],
         Peer::Nginx => &[(Way::Reload, "nginx -s reload")],
         Peer::Haproxy => &[
             (Way::Runtime, "haproxy set server"),
@@ -155,7 +155,9 @@ impl Running {
                     false => Err(format!("caddy: {said}")),
                 }
             }
-            (Peer::Hotctl | Peer::Datapath | Peer::Bare, _) => Err("no such way".to_string()),
+            (Peer::Hotctl | Peer::Datapath | Peer::Hall | Peer::Bare, _) => {
+                Err("no such way".to_string())
+            }
         }
     }
 
