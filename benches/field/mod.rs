@@ -53,8 +53,8 @@ pub fn find(name: &str) -> Option<PathBuf> {
 
 /// An example of this package, built with the same profile as what is measured.
 pub fn example(name: &str) -> PathBuf {
-    let folder = hotctl().parent().expect("a folder").join("examples");
-    let path = folder.join(name);
+    let own = Path::new(env!("CARGO_BIN_EXE_hotctl"));
+    let path = own.with_file_name("examples").join(name);
     assert!(
         path.is_file(),
         "{}: not built; ./dev bench builds it",
