@@ -16,6 +16,7 @@ use crate::cli::{Places, Serve};
 use crate::dev::Console;
 use crate::fault::Fault;
 use crate::log::Log;
+use crate::memory;
 use crate::reload::Origin;
 use crate::site::Manner;
 use crate::upgrade::Predecessor;
@@ -77,6 +78,7 @@ fn begin(
         .threads
         .or_else(|| std::thread::available_parallelism().ok())
         .unwrap_or(NonZeroUsize::MIN);
+    memory::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads.get())
         .enable_all()

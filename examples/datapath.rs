@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         eprintln!("usage: datapath [--bare] LISTEN UPSTREAM");
         return ExitCode::from(2);
     };
+    memory::give_back();
     let is_bare = env::args().any(|word| word == "--bare");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS.get())
