@@ -13,6 +13,7 @@ mod report;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -89,10 +90,59 @@ fn main() {
             }
         }
     }
+    if find("valgrind").is_some() && wanted("PEERS", "pick") {
+        for services in SERVICES {
+            let what = format!("a pick of {services} services: instructions");
+            match (0..rounds)
+                .map(|_| picks(services))
+                .collect::<Result<Vec<_>, _>>()
+            {
+                Ok(counts) => report.row(&what, "", &counts),
+                Err(why) => report.note(&format!("{what}: {why}")),
+            }
+        }
+    }
     report.note_others();
     if word("RECORD", "yes".to_string()) == "yes" {
         report.append();
     }
+}
+
+/// How many services there are to pick from.
+const SERVICES: [u32; 2] = [1, 10_000];
+
+/// Those of a route, a split and a ticket, without requests.
+fn picks(services: u32) -> Result<f64, String> {
+    /// Each service is asked as often as the others.
+    const PICKS: [u32; 2] = [10_000, 50_000];
+    let folder = tempfile::tempdir().map_err(|e| format!("a folder: {e}"))?;
+    let mut counts = Vec::new();
+    for (at, picks) in PICKS.into_iter().enumerate() {
+        let out = folder.path().join(format!("callgrind.{at}"));
+        let status = Command::new("valgrind")
+            .arg("--tool=callgrind")
+            .arg(format!("--callgrind-out-file={}", out.display()))
+            .arg(field::example("picks"))
+            .args([services.to_string(), picks.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .map_err(|e| format!("valgrind: {e}"))?;
+        if !status.success() {
+            return Err(format!("valgrind: {status}"));
+        }
+        counts.push(counted(&out)?);
+    }
+    let [short, long] = PICKS.map(f64::from);
+    Ok((counts[1] - counts[0]) / (long - short))
+}
+
+/// What callgrind has counted, by its file.
+fn counted(path: &Path) -> Result<f64, String> {
+    let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let totals = text.lines().find_map(|line| line.strip_prefix("totals: "));
+    let totals = totals.and_then(|n| n.trim().parse().ok());
+    totals.ok_or_else(|| format!("{}: no totals", path.display()))
 }
 
 /// Those of two lives, of which one answers more.
@@ -110,21 +160,17 @@ fn instructions(peer: Peer, cores: &Cores) -> Result<(f64, String), String> {
             return Err(seen.troubles());
         }
         running.stop(Duration::from_secs(60));
-        let mut sum = 0_u64;
+        let mut sum = 0.0;
         for file in fs::read_dir(running.folder()).map_err(|e| e.to_string())? {
             let path = file.map_err(|e| e.to_string())?.path();
             let name = path
                 .file_name()
                 .map(|name| name.to_string_lossy().into_owned());
             if name.is_some_and(|name| name.starts_with("callgrind.")) {
-                let text = fs::read_to_string(&path).unwrap_or_default();
-                let totals = text.lines().find_map(|line| line.strip_prefix("totals: "));
-                sum += totals
-                    .and_then(|n| n.trim().parse::<u64>().ok())
-                    .unwrap_or(0);
+                sum += counted(&path)?;
             }
         }
-        counts.push(sum as f64);
+        counts.push(sum);
     }
     let [short, long] = REQUESTS.map(|n| n as f64);
     Ok(((counts[1] - counts[0]) / (long - short), String::new()))
