@@ -2,6 +2,7 @@
 //! died, or is not healthy beside others that are, is started again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -282,9 +283,14 @@ impl Site {
     pub async fn keep_probing(self: Arc<Self>) {
         /// Logs grow slowly; looking at a folder is not free.
         const TRIM: Duration = Duration::from_secs(60);
+        /// Between two looks where nothing runs: there may be thousands of such services.
+        const EMPTY: Duration = Duration::from_secs(10);
         let mut trimmed = Instant::now();
         loop {
             let began = tokio::time::Instant::now();
+            // Made before the look: what begins to run in between is not missed.
+            let stirred = self.stirred.notified();
+            let is_empty = self.inner().slots.is_empty();
             let due: Vec<(Slot, usize, Started)> = {
                 let inner = self.inner();
                 let serving = inner
@@ -312,7 +318,9 @@ impl Site {
                     .map(|(slot, n, one)| self.look_at(*slot, *n, one)),
             )
             .await;
-            self.stirred.notify_waiters();
+            if !due.is_empty() {
+                self.stirred.notify_waiters();
+            }
             self.write_again().await;
             self.look_at_health();
             self.look_at_age();
@@ -320,6 +328,10 @@ impl Site {
             if trimmed.elapsed() >= TRIM {
                 trimmed = Instant::now();
                 self.trim_logs();
+            }
+            if is_empty && !self.unwritten.load(Ordering::Relaxed) {
+                let _ = tokio::time::timeout_at(began + EMPTY, stirred).await;
+                continue;
             }
             // Asked each time: it may have changed.
             tokio::time::sleep_until(began + self.config().health.interval).await;
