@@ -60,8 +60,13 @@ pub fn run(rounds: usize, cores: &Cores, report: &mut Report) -> Vec<Panel> {
     panels
 }
 
+/// How long each of them has had nothing to do when it counts as idle: what a start took and did not keep is
+/// given back by then.
+const REST: Duration = Duration::from_secs(3);
+
 /// One life of a proxy.
 fn once(one: &Running, cores: &Cores) -> Result<[f64; 2 + LOADS.len()], String> {
+    std::thread::sleep(REST);
     let idle = one.memory();
     let open = client::idle(one.listen, IDLE).map_err(|e| format!("{IDLE} connections: {e}"))?;
     let waiting = (one.memory() - idle) * 1024.0 / IDLE as f64;
