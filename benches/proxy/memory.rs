@@ -60,9 +60,9 @@ pub fn run(rounds: usize, cores: &Cores, report: &mut Report) -> Vec<Panel> {
     panels
 }
 
-/// How long each of them has had nothing to do when it counts as idle: what a start took and did not keep is
-/// given back by then.
-const REST: Duration = Duration::from_secs(3);
+/// How long each of them has had nothing to do when it counts as idle: by then threads that are only there for
+/// a start have ended, hotctl's after 10 s, and what it took and did not keep is given back.
+const REST: Duration = Duration::from_secs(15);
 
 /// One life of a proxy.
 fn once(one: &Running, cores: &Cores) -> Result<[f64; 2 + LOADS.len()], String> {
