@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hotctl_config::{ReleaseId, ServiceName};
@@ -137,16 +137,13 @@ impl Codes {
 
     /// Those that have occurred.
     fn each(&self, mut tell: impl FnMut(u16, u64)) {
-        for (code, count) in (100..)
-            .step_by(100)
-            .zip(&self.rows)
-            .flat_map(|(first, row)| {
-                let counts = row.get().into_iter().flat_map(|row| row.iter());
-                (first..).zip(counts.map(|count| count.load(Ordering::Relaxed)))
-            })
-        {
-            if count > 0 {
-                tell(code, count);
+        for (first, row) in (100..).step_by(100).zip(&self.rows) {
+            let counts = row.get().into_iter().flat_map(|row| row.iter());
+            for (code, count) in (first..).zip(counts) {
+                match count.load(Ordering::Relaxed) {
+                    0 => {}
+                    count => tell(code, count),
+                }
             }
         }
         for (code, count) in &*locked(&self.odd) {
@@ -161,7 +158,7 @@ pub(super) struct Requests {
     counted: Desc,
     lasted: Desc,
     threads: NonZeroUsize,
-    services: Arc<RwLock<HashMap<ServiceName, Arc<Answered>>>>,
+    services: Arc<Mutex<HashMap<ServiceName, Arc<Answered>>>>,
     /// Those of no service.
     pub(super) unrouted: Arc<Answered>,
 }
@@ -192,10 +189,7 @@ impl Requests {
 
     /// Those of a service, from 0 where it is new.
     pub(super) fn of(&self, service: &ServiceName) -> Arc<Answered> {
-        let mut services = self
-            .services
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut services = locked(&self.services);
         let made = || Arc::new(Answered::of(self.threads));
         services.entry(service.clone()).or_insert_with(made).clone()
     }
@@ -207,7 +201,7 @@ impl Collector for Requests {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let services = self.services.read().unwrap_or_else(PoisonError::into_inner);
+        let services = locked(&self.services);
         let (mut counts, mut durations) = (Vec::new(), Vec::new());
         let named = services.iter().map(|(name, one)| (name.as_str(), one));
         for (service, answered) in named.chain([(NO_SERVICE, &self.unrouted)]) {
