@@ -9,7 +9,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
-use http::HeaderValue;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
@@ -32,7 +31,7 @@ use tokio::time::{Instant, Sleep};
 use crate::delivery::quiet;
 use crate::door::{Guest, Order};
 use crate::frames::{self, Speech};
-use crate::headers;
+use crate::headers::Client;
 use crate::kinds::Kind;
 use crate::lines::Line;
 use crate::pass::{Passed, Past};
@@ -58,9 +57,7 @@ pub(crate) struct Conn {
     /// What the release says to the client, once that is a WebSocket.
     speech: Option<Speech>,
     digest: Arc<SocketDigest>,
-    client: IpAddr,
-    /// The same as a header has it.
-    written: Option<HeaderValue>,
+    client: Client,
     line: Arc<Line>,
     guest: Guest,
 }
@@ -150,8 +147,7 @@ impl Conn {
             passes: false,
             speech: None,
             digest: Arc::new(digest),
-            client: peer.ip(),
-            written: headers::written(peer.ip()),
+            client: Client::at(peer.ip()),
             line,
             guest,
         }
@@ -193,14 +189,9 @@ impl Conn {
         self.stage.broken.store(true, Ordering::Relaxed);
     }
 
-    /// Where the client is.
-    pub(crate) fn client(&self) -> IpAddr {
-        self.client
-    }
-
-    /// The same as a header has it.
-    pub(crate) fn client_written(&self) -> Option<&HeaderValue> {
-        self.written.as_ref()
+    /// Who is at its other end.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// What can be seen of it from outside.

@@ -3,16 +3,15 @@
 //! Who is believed: a client's `X-Forwarded-*` and `X-Request-Id` only if it is a trusted proxy.
 //! What belongs to one connection and not to the message ends here (RFC 9110, 7.6.1).
 
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use ipnet::IpNet;
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::upstreams::peer::H1UpgradePolicy;
+use pingora::{ErrorType, OrErr, Result};
 
 use crate::kinds::Kind;
 
@@ -101,20 +100,37 @@ pub(crate) fn upgrade(request: &RequestHeader) -> H1UpgradePolicy {
     }
 }
 
+/// The other end of a connection, which is the same for all its requests.
+pub(crate) struct Client {
+    /// IPv4 as such, also where it arrived at an IPv6 socket.
+    ip: IpAddr,
+    /// The same as a header has it.
+    written: HeaderValue,
+}
+
+impl Client {
+    pub(crate) fn at(ip: IpAddr) -> Self {
+        let ip = ip.to_canonical();
+        let written = HeaderValue::try_from(ip.to_string());
+        Self {
+            ip,
+            // An address is digits, letters, dots and colons, which a header can have.
+            written: written.unwrap_or_else(|_| HeaderValue::from_static("unknown")),
+        }
+    }
+}
+
 /// Who sends a request, and what is known of it.
 pub(crate) struct Sender<'a> {
-    pub(crate) ip: Option<IpAddr>,
-    /// Its address as a header has it, where that is known already.
-    pub(crate) written: Option<&'a HeaderValue>,
+    pub(crate) client: Option<&'a Client>,
     pub(crate) trusted: &'a [IpNet],
     /// The id to give if the request brings none that is believed.
     pub(crate) id: u128,
 }
 
 impl Sender<'_> {
-    /// IPv4 as such, also where it arrived at an IPv6 socket.
     fn address(&self) -> Option<IpAddr> {
-        self.ip.map(|ip| ip.to_canonical())
+        self.client.map(|client| client.ip)
     }
 
     fn is_trusted(&self) -> bool {
@@ -143,14 +159,12 @@ pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Resul
     make_room(request)?;
     // Of what is looked for from here on, somebody who is not trusted has nothing left.
     let has = |request: &RequestHeader, name| is_trusted && request.headers.contains_key(name);
-    if let Some(ip) = sender.address() {
-        let chain = match sender.written {
-            Some(written) if !has(request, FORWARDED_FOR) => Some(written.clone()),
-            _ => chain(request, ip),
+    if let Some(client) = sender.client {
+        let chain = match has(request, FORWARDED_FOR) {
+            true => chain(request, client)?,
+            false => client.written.clone(),
         };
-        if let Some(chain) = chain {
-            request.insert_header(as_written(b"x-forwarded-for"), chain)?;
-        }
+        request.insert_header(as_written(b"x-forwarded-for"), chain)?;
     }
     if !has(request, FORWARDED_PROTO) {
         let proto = HeaderValue::from_static("http");
@@ -170,25 +184,17 @@ pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Resul
     Ok(())
 }
 
-/// An address as a header has it.
-pub(crate) fn written(ip: IpAddr) -> Option<HeaderValue> {
-    HeaderValue::try_from(ip.to_canonical().to_string()).ok()
-}
-
-/// Those it has come from, and the one that it comes from now.
-fn chain(request: &RequestHeader, ip: IpAddr) -> Option<HeaderValue> {
-    let mut chain = BytesMut::with_capacity(LONGEST_ADDRESS);
+/// Those that a request has come through, and the one that it comes from now.
+fn chain(request: &RequestHeader, client: &Client) -> Result<HeaderValue> {
+    let mut chain = BytesMut::new();
     for so_far in request.headers.get_all(FORWARDED_FOR) {
         chain.extend_from_slice(so_far.as_bytes());
         chain.extend_from_slice(b", ");
     }
-    // Into memory: it cannot fail.
-    let _ = write!(chain, "{ip}");
-    HeaderValue::from_maybe_shared(chain.freeze()).ok()
+    chain.extend_from_slice(client.written.as_bytes());
+    HeaderValue::from_maybe_shared(chain.freeze())
+        .or_err(ErrorType::InvalidHTTPHeader, "x-forwarded-for")
 }
-
-/// The longest text of an address: IPv6, with an IPv4 one within.
-const LONGEST_ADDRESS: usize = 45;
 
 /// Makes room for what is added to a small header. Its tables would else grow up to three times, and each time be
 /// made anew: that is half of what our own work on a request costs. A larger one grows once at the most.
@@ -405,9 +411,9 @@ mod tests {
             ];
             let mut request = request("PUT", "/a%20b?c=d", &fields[..count]);
             request.set_version(Version::HTTP_11);
+            let other_end = Client::at("1.2.3.4".parse().unwrap());
             let sender = Sender {
-                ip: Some("1.2.3.4".parse().unwrap()),
-                written: None,
+                client: Some(&other_end),
                 trusted: &[],
                 id: 1,
             };
@@ -496,9 +502,9 @@ mod tests {
                 ("X-Forwarded-For", "2.2.2.2"),
             ];
             let mut request = request("GET", "/", &fields);
+            let other_end = Client::at(ip.parse().unwrap());
             let sender = Sender {
-                ip: Some(ip.parse().unwrap()),
-                written: None,
+                client: Some(&other_end),
                 trusted: &trusted,
                 id: 1,
             };
@@ -522,9 +528,9 @@ mod tests {
             ("10.0.0.1", "10.0.0.3,10.0.0.2", "10.0.0.3"),
             ("10.0.0.1", "1.1.1.1, unknown", "10.0.0.1"),
         ] {
+            let other_end = Client::at(peer.parse().unwrap());
             let sender = Sender {
-                ip: Some(peer.parse().unwrap()),
-                written: None,
+                client: Some(&other_end),
                 trusted: &trusted,
                 id: 1,
             };

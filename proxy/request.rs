@@ -411,10 +411,8 @@ impl Requests {
 
     /// Who sends it.
     fn sender<'a>(&'a self, session: &'a Session, ctx: &Context) -> Sender<'a> {
-        let conn = conn(session);
         Sender {
-            ip: conn.map(Conn::client),
-            written: conn.and_then(Conn::client_written),
+            client: conn(session).map(Conn::client),
             trusted: &self.trusted,
             id: ctx.id,
         }
