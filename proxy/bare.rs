@@ -14,10 +14,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::conn::{Framing, Limits};
-use crate::hall::Hall;
+use crate::hall::{Hall, Stage};
 use crate::lines::Lines;
 use crate::request::conn;
-use crate::serve::Stage;
 
 /// See the head of this file.
 struct Bare {

@@ -31,9 +31,20 @@ use crate::door::{Door, Order, Way};
 use crate::drain::FAREWELL;
 use crate::lines::{End, Line, Lines};
 use crate::pass::{Passed, Past};
-use crate::serve::Stage;
 use crate::spare::Spare;
 use crate::sys;
+
+/// What a listener is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Take connections and serve them.
+    Serving,
+    /// Another process has the listener too, and takes what comes from now on: take no more, and pass
+    /// on those that wait for a request as soon as they do, see [`crate::Proxy::passes_to`].
+    Passing,
+    /// Take no more, and let those that are there come to their end.
+    Closing,
+}
 
 /// See the head of this file. A clone is another handle to the same.
 pub(crate) struct Hall<H> {

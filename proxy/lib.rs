@@ -90,12 +90,14 @@ pub use bare::serve_bare;
 #[cfg(feature = "serve")]
 pub use desk::{Answering, Desk, OWN_PATHS, Own, Page};
 #[cfg(feature = "serve")]
+pub use hall::Stage;
+#[cfg(feature = "serve")]
 pub use kinds::Open;
 #[cfg(feature = "serve")]
 pub use metrics::{Metrics, Switching};
 #[cfg(feature = "serve")]
 pub use pass::{PassSocket, Passed, Past};
 #[cfg(feature = "serve")]
-pub use serve::{Proxy, Settings, Stage};
+pub use serve::{Proxy, Settings};
 #[cfg(feature = "serve")]
 pub use streak::Streak;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::access::AccessLog;
 use crate::conn::Limits;
 use crate::desk::Desk;
-use crate::hall::Hall;
+use crate::hall::{Hall, Stage};
 use crate::metrics::Metrics;
 use crate::pass::Passed;
 use crate::request::Requests;
@@ -32,18 +32,6 @@ pub struct Settings {
     /// Who edits what is served, if somebody does: pages get a script more, and what begins with
     /// [`crate::OWN_PATHS`] is not for a release.
     pub desk: Option<Arc<dyn Desk>>,
-}
-
-/// What a listener is to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Take connections and serve them.
-    Serving,
-    /// Another process has the listener too, and takes what comes from now on: take no more, and pass
-    /// on those that wait for a request as soon as they do, see [`Proxy::passes_to`].
-    Passing,
-    /// Take no more, and let those that are there come to their end.
-    Closing,
 }
 
 /// Serves requests. A clone is another handle to the same proxy.
