@@ -1,8 +1,8 @@
 //! hotctl's way of a request without its daemon: one service that is always live, at one address. For tools
 //! that cannot follow a daemon which starts and holds other processes, as valgrind cannot.
 //!
-//! `datapath [--bare] LISTEN UPSTREAM`, both addresses of TCP. SIGTERM ends it. `--bare`: pingora with nothing
-//! added, on the same loop that takes connections in, to see what hotctl's own hooks cost.
+//! `datapath [--bare] LISTEN UPSTREAM`, both addresses of TCP. SIGTERM ends it. `--bare`: pingora's own proxy with
+//! nothing added, on the same loop that takes connections in, to see what hotctl's own way of a request costs.
 
 // As hotctl has it.
 #[path = "../ctl/memory.rs"]

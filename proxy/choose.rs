@@ -2,7 +2,7 @@
 //! nothing does for a moment, or the reason why there is neither. Sends nothing.
 
 use hotctl_config::ServiceName;
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 
 use crate::answer::Refusal;
 use crate::context::Context;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::answer::Refusal;
@@ -26,8 +26,8 @@ pub(crate) struct Context {
     /// Where tries have failed.
     pub(crate) tried: Tried,
     verdict: Verdict,
-    /// Whether both sides can be followed frame by frame, should it become a WebSocket.
-    pub(crate) gated: bool,
+    /// Whether both sides are followed frame by frame, should it become a WebSocket.
+    pub(crate) followed: bool,
     /// How many tries there were after the first.
     pub(crate) retries: u32,
     /// When the last try was sent, and how long its answer's header took.
@@ -68,7 +68,7 @@ impl Context {
             ticket: None,
             tried: Tried::default(),
             verdict: Verdict::Nothing,
-            gated: false,
+            followed: false,
             retries: 0,
             sent: now,
             upstream: None,
@@ -188,9 +188,7 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
             | E::ConnectNoRoute
             | E::ConnectError
             | E::BindError
-            | E::SocketError
-            // What pingora makes of a socket that the system did not give.
-            | E::InternalError => Refusal::ConnectFailed,
+            | E::SocketError => Refusal::ConnectFailed,
             E::InvalidHTTPHeader | E::H1Error => Refusal::UpstreamInvalid,
             _ => Refusal::UpstreamClosed,
         }),

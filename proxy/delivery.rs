@@ -8,17 +8,16 @@
 //! the kernel tells nothing of the kind, so there a request that was sent counts as received. It is
 //! rarely in doubt: the other side's end is seen there at once, before anything is sent.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 use pingora::protocols::l4::ext::{TCP_INFO, get_tcp_info};
 use rustix::net::{AddressFamily, RecvFlags};
 
-use crate::sys;
-
 /// The state of a kept-alive connection before a request is sent on it.
 pub(crate) struct Delivery {
-    /// A second descriptor: pingora closes its own before it says that the request failed.
+    /// A second descriptor: the connection is closed when its request has failed.
     socket: OwnedFd,
     before: Before,
 }
@@ -35,11 +34,11 @@ pub(crate) struct Unusable;
 
 impl Delivery {
     /// To be called before the first byte is sent.
-    pub(crate) fn begin(fd: RawFd) -> Result<Self, Unusable> {
-        let socket = sys::duplicate(fd).map_err(|_| Unusable)?;
+    pub(crate) fn begin(socket: impl AsFd) -> Result<Self, Unusable> {
         if !quiet(&socket) {
             return Err(Unusable);
         }
+        let socket = rustix::io::fcntl_dupfd_cloexec(socket, 0).map_err(|_| Unusable)?;
         let before = match Counts::of(&socket) {
             Some(counts) => Before::Tcp(counts),
             None if is_unix(&socket) => Before::Unix,
@@ -71,13 +70,15 @@ impl Delivery {
 
 /// Is there nothing to read, not even the end? Asked of the kernel itself: what the runtime knows
 /// of a socket is as old as its last look.
-pub(crate) fn quiet(socket: impl std::os::fd::AsFd) -> bool {
-    let mut byte = [0; 1];
+pub(crate) fn quiet(socket: impl AsFd) -> bool {
+    peek(socket).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// What there is to read, without taking it or waiting for it: nothing is an error, the end is `Ok`.
+pub(crate) fn peek(socket: impl AsFd) -> io::Result<()> {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    matches!(
-        rustix::net::recv(socket, &mut byte, flags),
-        Err(rustix::io::Errno::WOULDBLOCK)
-    )
+    rustix::net::recv(socket, &mut [0; 1], flags)?;
+    Ok(())
 }
 
 fn is_unix(socket: &OwnedFd) -> bool {
@@ -154,7 +155,7 @@ mod tests {
         theirs.read_exact(&mut [0; 5]).unwrap();
         theirs.write_all(b"answer").unwrap();
         ours.read_exact(&mut [0; 6]).unwrap();
-        let delivery = Delivery::begin(ours.as_raw_fd()).unwrap();
+        let delivery = Delivery::begin(&ours).unwrap();
         drop(theirs);
         ours.write_all(b"second").unwrap();
         drop(ours);
@@ -164,7 +165,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_was_read_was_received() {
         let (mut ours, mut theirs) = connected();
-        let delivery = Delivery::begin(ours.as_raw_fd()).unwrap();
+        let delivery = Delivery::begin(&ours).unwrap();
         ours.write_all(b"request").unwrap();
         theirs.read_exact(&mut [0; 7]).unwrap();
         drop(theirs);
@@ -175,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_was_read_in_part_by_a_process_that_died_counts_as_received() {
         let (mut ours, mut theirs) = connected();
-        let delivery = Delivery::begin(ours.as_raw_fd()).unwrap();
+        let delivery = Delivery::begin(&ours).unwrap();
         ours.write_all(b"request").unwrap();
         theirs.read_exact(&mut [0; 3]).unwrap();
         drop(theirs);
@@ -186,7 +187,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_to_a_side_that_only_stopped_sending_counts_as_received() {
         let (mut ours, theirs) = connected();
-        let delivery = Delivery::begin(ours.as_raw_fd()).unwrap();
+        let delivery = Delivery::begin(&ours).unwrap();
         theirs.shutdown(Shutdown::Write).unwrap();
         ours.write_all(b"request").unwrap();
         assert!(!delivery.failed().await);
@@ -196,7 +197,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_sent_to_a_unix_socket_counts_as_received() {
         let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let delivery = Delivery::begin(ours.as_raw_fd()).unwrap();
+        let delivery = Delivery::begin(&ours).unwrap();
         ours.write_all(b"request").unwrap();
         drop(theirs);
         assert!(!delivery.failed().await);
@@ -206,20 +207,20 @@ mod tests {
     fn a_unix_socket_that_was_closed_is_not_begun_with() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        assert!(Delivery::begin(ours.as_raw_fd()).is_err());
+        assert!(Delivery::begin(&ours).is_err());
     }
 
     #[test]
     fn a_connection_that_was_closed_is_not_begun_with() {
         let (ours, theirs) = connected();
         drop(theirs);
-        assert!(Delivery::begin(ours.as_raw_fd()).is_err());
+        assert!(Delivery::begin(&ours).is_err());
     }
 
     #[test]
     fn an_answer_without_a_request_makes_a_connection_unusable() {
         let (ours, mut theirs) = connected();
         theirs.write_all(b"HTTP/1.1 408 \r\n\r\n").unwrap();
-        assert!(Delivery::begin(ours.as_raw_fd()).is_err());
+        assert!(Delivery::begin(&ours).is_err());
     }
 }

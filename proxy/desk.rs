@@ -9,14 +9,14 @@ use hotctl_config::{ReleaseId, ServiceName};
 use http::{Method, StatusCode, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::proxy::Session;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 
 use crate::coding::Decoder;
 use crate::conn::Conn;
 use crate::context::Context;
 use crate::html::Splice;
 use crate::policy;
-use crate::request::{Requests, conn};
+use crate::request::{Requests, conn, say};
 
 /// Below this no request is for a release.
 pub const OWN_PATHS: &str = "/__hotctl/";
@@ -256,7 +256,7 @@ impl Requests {
             }
         };
         if conn(session).is_some_and(Conn::closing) {
-            session.set_keepalive(None);
+            session.set_server_keepalive(None);
         }
         let (status, own) = match own {
             Some(own) => (StatusCode::OK, own),
@@ -277,10 +277,7 @@ impl Requests {
             true => Bytes::new(),
             false => own.body,
         };
-        session
-            .write_response_header(Box::new(head), body.is_empty())
-            .await?;
-        session.write_response_body(Some(body), true).await?;
+        say(session, head, &body).await?;
         Ok(true)
     }
 }

@@ -1,24 +1,15 @@
 //! Where clients' connections are taken in and served, until they are told to leave.
 //!
-//! The only file that knows how pingora is run: not as its `Server`, whose signals, pauses and
-//! hand-over lose requests, but connection by connection, on the runtime of the caller. What is done with
-//! a request is for the hooks to say, and not known here.
+//! Not by pingora's `Server`, whose signals, pauses and hand-over lose requests, but connection by
+//! connection, on the runtime of the caller. What is done with a request is not known here.
 
 use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions};
-use pingora::protocols::Stream;
-use pingora::protocols::http::ServerSession;
-use pingora::proxy::{HttpProxy, ProxyHttp};
-use pingora::server::ShutdownWatch;
-use pingora::server::configuration::ServerConf;
 use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use rustix::io::Errno;
 use rustix::net::sockopt;
@@ -46,47 +37,30 @@ pub enum Stage {
     Closing,
 }
 
+/// Whoever is led to a client's connection.
+pub(crate) trait Serves: Send + Sync + 'static {
+    /// Serves it, request after request.
+    fn talk(self: Arc<Self>, conn: Conn) -> impl Future<Output = ()> + Send;
+}
+
 /// See the head of this file. A clone is another handle to the same.
-pub(crate) struct Hall<H> {
-    app: Arc<HttpProxy<H>>,
+pub(crate) struct Hall<S> {
+    serves: Arc<S>,
     limits: Limits,
     lines: Arc<Lines>,
-    quiet: Arc<Quiet>,
     way: Way,
 }
 
-impl<H> Hall<H>
-where
-    H: ProxyHttp + Send + Sync + 'static,
-    H::CTX: Send + Sync,
-{
-    /// One where these hooks say what becomes of a request.
-    pub(crate) fn new(hooks: H, lines: Arc<Lines>, limits: Limits, threads: NonZeroUsize) -> Self {
-        /// Idle upstream connections kept, a thread. Below the number of concurrent requests it
-        /// would mean a new connection for many of them, which doubles the cost of a request.
-        const KEPT: usize = 2048;
-
+impl<S: Serves> Hall<S> {
+    /// One where connections are led to this.
+    pub(crate) fn new(serves: S, lines: Arc<Lines>, limits: Limits) -> Self {
         // pingora's own timers have a thread that wakes up a hundred times a second for ever. They
         // pay where every read has a timeout; ours have none, and tokio's wake nobody.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
-        let conf = ServerConf {
-            threads: threads.get(),
-            upstream_keepalive_pool_size: KEPT,
-            // Tries are bounded by time and by reason, see `retry`.
-            max_retries: usize::MAX,
-            ..ServerConf::default()
-        };
-        let mut app = HttpProxy::new(hooks, Arc::new(conf));
-        let mut options = HttpServerOptions::default();
-        // Only so that the refusal is ours, see `request`.
-        options.allow_connect_method_proxying = true;
-        app.server_options = Some(options);
-        app.handle_init_modules();
         Self {
-            app: Arc::new(app),
+            serves: Arc::new(serves),
             limits,
             lines,
-            quiet: Arc::new(Quiet::new(threads)),
             way: Arc::new(OnceLock::new()),
         }
     }
@@ -211,7 +185,7 @@ where
         let inside = guest.clone();
         let line = self.lines.add();
         let conn = Conn::new(tcp, peer, past, self.limits, line.clone(), guest);
-        let talk = talk(self.app.clone(), conn, self.quiet.next());
+        let talk = self.serves.clone().talk(conn);
         tokio::spawn(async move {
             let _inside = inside;
             let mut talk = std::pin::pin!(talk);
@@ -234,13 +208,12 @@ where
     }
 }
 
-impl<H> Clone for Hall<H> {
+impl<S> Clone for Hall<S> {
     fn clone(&self) -> Self {
         Self {
-            app: self.app.clone(),
+            serves: self.serves.clone(),
             limits: self.limits,
             lines: self.lines.clone(),
-            quiet: self.quiet.clone(),
             way: self.way.clone(),
         }
     }
@@ -272,34 +245,6 @@ async fn see_out(door: &Door) {
     }
 }
 
-/// One connection, request after request.
-async fn talk<H>(app: Arc<HttpProxy<H>>, conn: Conn, quiet: ShutdownWatch)
-where
-    H: ProxyHttp + Send + Sync + 'static,
-    H::CTX: Send + Sync,
-{
-    let mut stream: Stream = Box::new(conn);
-    let mut settings: Option<HttpPersistentSettings> = None;
-    loop {
-        let mut session = ServerSession::new_http1(stream);
-        if let Some(settings) = settings {
-            settings.apply_to_session(&mut session);
-        }
-        // Without a limit of pingora's: its own are for each read, the connection has better ones.
-        session.set_keepalive(Some(0));
-        session.set_pipelining_enabled(true);
-        let Some(reused) = app.process_new_http(session, &quiet).await else {
-            return;
-        };
-        (stream, settings) = reused.consume();
-        let Ok(mut conn) = stream.into_any().downcast::<Conn>() else {
-            return;
-        };
-        conn.rest();
-        stream = conn;
-    }
-}
-
 /// Lets a connection come to the end that it was told to: it looks at that when it is polled. What
 /// is still in the way then (it connects to a release, or waits for a client to read) goes with it.
 async fn finish(mut talk: Pin<&mut impl Future<Output = ()>>, line: &Line, end: End) {
@@ -322,30 +267,6 @@ async fn finish(mut talk: Pin<&mut impl Future<Output = ()>>, line: &Line, end: 
         line.hang_up();
     }
     let _ = tokio::time::timeout(AT_ONCE, talk).await;
-}
-
-/// What pingora watches for its own way of shutting down, which is not ours: it never comes.
-///
-/// One for each thread, dealt out in turn, because every request looks at it, under a lock.
-struct Quiet {
-    watches: Box<[watch::Sender<bool>]>,
-    turn: AtomicUsize,
-}
-
-impl Quiet {
-    fn new(threads: NonZeroUsize) -> Self {
-        Self {
-            watches: (0..threads.get())
-                .map(|_| watch::Sender::new(false))
-                .collect(),
-            turn: AtomicUsize::new(0),
-        }
-    }
-
-    fn next(&self) -> ShutdownWatch {
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.watches[turn % self.watches.len()].subscribe()
-    }
 }
 
 /// Options that the accepted sockets inherit, so that they cost nothing for each.

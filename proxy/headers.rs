@@ -1,16 +1,15 @@
-//! What happens to the header of a request and of an answer on their way through. Pure.
+//! What can be seen from the header of a request and of an answer, and what a request is given on its way.
+//! Pure.
 //!
 //! Who is believed: a client's `X-Forwarded-*` and `X-Request-Id` only if it is a trusted proxy.
-//! What belongs to one connection and not to the message ends here (RFC 9110, 7.6.1).
 
 use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, StatusCode, Version};
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::upstreams::peer::H1UpgradePolicy;
 use pingora::{ErrorType, OrErr, Result};
 
 use crate::kinds::Kind;
@@ -20,8 +19,6 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Whether a request may be sent a second time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,25 +78,6 @@ pub(crate) fn large_body(request: &RequestHeader) -> bool {
     length.is_some_and(|length| length > KEPT)
 }
 
-/// What becomes of a request to switch protocols.
-pub(crate) fn upgrade(request: &RequestHeader) -> H1UpgradePolicy {
-    let Some(protocol) = request.headers.get(header::UPGRADE) else {
-        return H1UpgradePolicy::Deny;
-    };
-    let protocol = protocol.as_bytes();
-    let asked = request.version == Version::HTTP_11
-        && tokens(&request.headers, &header::CONNECTION)
-            .any(|token| token.eq_ignore_ascii_case(b"upgrade"));
-    if protocol.eq_ignore_ascii_case(b"websocket") {
-        H1UpgradePolicy::WebSocketOnly
-    } else if !asked || contains(protocol, b"h2c") || contains(protocol, b"tls/") {
-        // HTTP/2 and TLS are matters between two neighbours, and we are one of them.
-        H1UpgradePolicy::Deny
-    } else {
-        H1UpgradePolicy::Preserve
-    }
-}
-
 /// The other end of a connection, which is the same for all its requests.
 pub(crate) struct Client {
     /// IPv4 as such, also where it arrived at an IPv6 socket.
@@ -141,8 +119,7 @@ impl Sender<'_> {
     }
 }
 
-/// The last changes to a request before it goes to the release. pingora has removed what belongs
-/// to the client's connection, except where it preserves an upgrade.
+/// The last changes to a request before it goes to the release.
 pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Result<()> {
     if let Some(host) = authority(request) {
         // A release is an origin: it gets the path as target, and the host as a header.
@@ -156,7 +133,6 @@ pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Resul
     if !is_trusted {
         forget_claims(request);
     }
-    make_room(request)?;
     // Of what is looked for from here on, somebody who is not trusted has nothing left.
     let has = |request: &RequestHeader, name| is_trusted && request.headers.contains_key(name);
     if let Some(client) = sender.client {
@@ -178,9 +154,6 @@ pub(crate) fn forward(request: &mut RequestHeader, sender: &Sender<'_>) -> Resul
     if !has(request, REQUEST_ID) {
         request.insert_header(as_written(b"x-request-id"), in_hex(sender.id).as_slice())?;
     }
-    if request.headers.contains_key(header::UPGRADE) {
-        clean_upgrade(request)?;
-    }
     Ok(())
 }
 
@@ -196,11 +169,11 @@ fn chain(request: &RequestHeader, client: &Client) -> Result<HeaderValue> {
         .or_err(ErrorType::InvalidHTTPHeader, "x-forwarded-for")
 }
 
-/// Makes room for what is added to a small header. Its tables would else grow up to three times, and each time be
-/// made anew: that is half of what our own work on a request costs. A larger one grows once at the most.
-fn make_room(request: &mut RequestHeader) -> Result<()> {
+/// A copy of a request's header that has room for what is added. The tables of a small one would else grow up to
+/// three times, and each time be made anew. A larger one grows once at the most.
+pub(crate) fn copy(request: &RequestHeader) -> Result<RequestHeader> {
     /// Fields that are added.
-    const MORE: usize = 4;
+    const MORE: usize = 5;
     const SMALL: usize = 3;
 
     let count = request.headers.len();
@@ -208,7 +181,7 @@ fn make_room(request: &mut RequestHeader) -> Result<()> {
     // A target that is more than its path is kept beside it, and cannot be handed on.
     let is_plain = target.map(str::as_bytes) == Some(request.raw_path());
     if count > SMALL || !is_plain || !request.has_case() {
-        return Ok(());
+        return Ok(request.clone());
     }
     let mut roomy = RequestHeader::build(request.method.clone(), b"/", Some(count + MORE))?;
     roomy.set_uri(request.uri.clone());
@@ -216,11 +189,10 @@ fn make_room(request: &mut RequestHeader) -> Result<()> {
     for (name, value) in request.case_header_iter() {
         roomy.append_header(name.clone(), value.clone())?;
     }
-    *request = roomy;
-    Ok(())
+    Ok(roomy)
 }
 
-/// A name for the wire that need not be copied, as pingora does with those it has not heard of.
+/// A name for the wire that need not be copied.
 fn as_written(name: &'static [u8]) -> Bytes {
     Bytes::from_static(name)
 }
@@ -250,15 +222,6 @@ fn forget_claims(request: &mut RequestHeader) {
     for name in &claims {
         request.remove_header(name);
     }
-}
-
-/// What pingora removes from any other request.
-fn clean_upgrade(request: &mut RequestHeader) -> Result<()> {
-    for name in [KEEP_ALIVE, PROXY_CONNECTION] {
-        request.remove_header(&name);
-    }
-    request.remove_header(&header::PROXY_AUTHORIZATION);
-    request.insert_header(header::CONNECTION, HeaderValue::from_static("Upgrade"))
 }
 
 /// The id that a request is known by: its own if it is believed, else the one that it is given.
@@ -318,78 +281,12 @@ pub(crate) fn kind(request: &RequestHeader, answer: &ResponseHeader) -> Kind {
     }
 }
 
-/// The changes to an answer of a release before it goes to the client. Says whether the client's
-/// connection must close after it.
-pub(crate) fn answer(request: &RequestHeader, answer: &mut ResponseHeader) -> MustClose {
-    if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-        return MustClose::No;
-    }
-    for name in nominated(&answer.headers) {
-        answer.remove_header(&name);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, header::TRAILER] {
-        answer.remove_header(&name);
-    }
-    // It tells which protocols there are, where that is the reason for the answer; else it offers
-    // a switch that we would not let through.
-    if answer.status != StatusCode::UPGRADE_REQUIRED {
-        answer.remove_header(&header::UPGRADE);
-    }
-    // A proxy speaks its own version, whatever the release speaks.
-    answer.set_version(Version::HTTP_11);
-    if request.version < Version::HTTP_11 && answer.headers.contains_key(header::TRANSFER_ENCODING)
-    {
-        // A client of HTTP/1.0 does not know chunks: for it the body ends with the connection.
-        answer.remove_header(&header::TRANSFER_ENCODING);
-        return MustClose::Yes;
-    }
-    MustClose::No
-}
-
-/// See [`answer`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MustClose {
-    Yes,
-    No,
-}
-
-/// Whether an answer says that its connection is kept for more.
-pub(crate) fn promises(answer: &ResponseHeader) -> bool {
-    answer.headers.contains_key(KEEP_ALIVE)
-        || tokens(&answer.headers, &header::CONNECTION)
-            .any(|token| token.eq_ignore_ascii_case(b"keep-alive"))
-}
-
-/// The fields that a `Connection` header declares to be the connection's own. Not those that frame
-/// the message: without them it could not be read.
-fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
-    tokens(headers, &header::CONNECTION)
-        .filter(|token| {
-            !token.eq_ignore_ascii_case(b"close") && !token.eq_ignore_ascii_case(b"keep-alive")
-        })
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| ![header::CONTENT_LENGTH, header::TRANSFER_ENCODING].contains(name))
-        .collect()
-}
-
-fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let values = headers.get_all(name).into_iter();
-    values
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .filter(|token| !token.is_empty())
-}
-
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len())
-        .any(|window| window.eq_ignore_ascii_case(part))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
+    use http::Version;
 
     fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = RequestHeader::build(method, target.as_bytes(), None).unwrap();
@@ -409,8 +306,7 @@ mod tests {
                 ("Accept", "*/*"),
                 ("x-last", ""),
             ];
-            let mut request = request("PUT", "/a%20b?c=d", &fields[..count]);
-            request.set_version(Version::HTTP_11);
+            let mut request = copy(&request("PUT", "/a%20b?c=d", &fields[..count])).unwrap();
             let other_end = Client::at("1.2.3.4".parse().unwrap());
             let sender = Sender {
                 client: Some(&other_end),
@@ -469,28 +365,6 @@ mod tests {
                 "{fields:?}"
             );
         }
-    }
-
-    #[test]
-    fn switches_between_neighbours_are_denied() {
-        for (connection, protocol, policy) in [
-            ("Upgrade", "websocket", H1UpgradePolicy::WebSocketOnly),
-            (
-                "keep-alive, Upgrade",
-                "WebSocket",
-                H1UpgradePolicy::WebSocketOnly,
-            ),
-            ("upgrade", "spdy/9", H1UpgradePolicy::Preserve),
-            ("keep-alive", "spdy/9", H1UpgradePolicy::Deny),
-            ("upgrade, http2-settings", "h2c", H1UpgradePolicy::Deny),
-            ("upgrade", "foo, H2C", H1UpgradePolicy::Deny),
-            ("upgrade", "TLS/1.2", H1UpgradePolicy::Deny),
-        ] {
-            let fields = [("Connection", connection), ("Upgrade", protocol)];
-            let asked = request("GET", "/", &fields);
-            assert_eq!(upgrade(&asked), policy, "{connection}: {protocol}");
-        }
-        assert_eq!(upgrade(&request("GET", "/", &[])), H1UpgradePolicy::Deny);
     }
 
     #[test]
@@ -561,23 +435,5 @@ mod tests {
             let found = kind(&request(method, "/", &[]), &answer);
             assert_eq!(found, expected, "{method} {status} {field:?}");
         }
-    }
-
-    #[test]
-    fn an_answer_loses_what_belongs_to_the_connection_but_not_its_framing() {
-        let asked = request("GET", "/", &[]);
-        let mut head = ResponseHeader::build(200, None).unwrap();
-        for (name, value) in [
-            ("Connection", "X-Mine, Content-Length, close"),
-            ("X-Mine", "1"),
-            ("Content-Length", "3"),
-            ("Keep-Alive", "timeout=5"),
-        ] {
-            head.append_header(name, value).unwrap();
-        }
-        assert_eq!(answer(&asked, &mut head), MustClose::No);
-        let mut left: Vec<_> = head.headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["connection", "content-length"]);
     }
 }

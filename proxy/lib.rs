@@ -39,11 +39,11 @@ mod drain;
 #[cfg(feature = "serve")]
 mod frames;
 #[cfg(feature = "serve")]
-mod gate;
-#[cfg(feature = "serve")]
 mod hall;
 #[cfg(feature = "serve")]
 mod headers;
+#[cfg(feature = "serve")]
+mod hops;
 #[cfg(feature = "serve")]
 mod html;
 #[cfg(feature = "serve")]
@@ -61,6 +61,8 @@ mod pass;
 #[cfg(feature = "serve")]
 mod policy;
 #[cfg(feature = "serve")]
+mod relay;
+#[cfg(feature = "serve")]
 mod request;
 #[cfg(feature = "serve")]
 mod retry;
@@ -72,6 +74,8 @@ mod spare;
 mod streak;
 #[cfg(feature = "serve")]
 mod sys;
+#[cfg(feature = "serve")]
+mod upstream;
 
 #[cfg(all(test, loom))]
 mod model;

@@ -4,8 +4,7 @@
 //! A connection has one line for its whole life. Only the task of the connection says on it what it
 //! is doing, and only that task obeys, so an order cannot hit a request that came later.
 
-use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
@@ -66,8 +65,6 @@ pub(crate) struct Line {
     /// The key of the pool that the present request has a ticket of; 0: none.
     pool: AtomicU64,
     kind: AtomicU8,
-    /// The upstream connection of the present request; below 0: none.
-    upstream: AtomicI32,
     order: Mutex<Option<(Pool, End)>>,
     bell: Notify,
     /// Where in a spread this one comes, 0 to 1.
@@ -88,7 +85,6 @@ impl Line {
         Self {
             pool: AtomicU64::new(NONE),
             kind: AtomicU8::new(Kind::Request as u8),
-            upstream: AtomicI32::new(-1),
             order: Mutex::new(None),
             bell: Notify::new(),
             lot: fastrand::f64(),
@@ -103,7 +99,6 @@ impl Line {
     /// A request has a ticket of this pool.
     pub(crate) fn begin(&self, pool: u64) {
         self.kind.store(Kind::Request as u8, Ordering::Relaxed);
-        self.upstream.store(-1, Ordering::Relaxed);
         self.pool.store(pool, Ordering::Release);
     }
 
@@ -115,18 +110,9 @@ impl Line {
         Kind::of(self.kind.load(Ordering::Acquire))
     }
 
-    pub(crate) fn connected(&self, upstream: RawFd) {
-        self.upstream.store(upstream, Ordering::Relaxed);
-    }
-
-    pub(crate) fn upstream(&self) -> RawFd {
-        self.upstream.load(Ordering::Relaxed)
-    }
-
     /// The request is over.
     pub(crate) fn end(&self) {
         self.pool.store(NONE, Ordering::Release);
-        self.upstream.store(-1, Ordering::Relaxed);
     }
 
     pub(crate) fn lot(&self) -> f64 {

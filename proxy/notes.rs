@@ -1,6 +1,7 @@
 //! What serving remembers about a pool. Kept with the pool, so that a request that holds a ticket
 //! holds this too, without looking anything up.
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub(crate) struct Notes {
     pub(crate) classes: OnceLock<Arc<Classes>>,
     pub(crate) streaks: Streaks,
     pub(crate) kinds: Kinds,
-    pub(crate) kept: Kept,
+    pub(crate) kept: Arc<Kept>,
     /// The connections that its requests come on. Set before it gets the first.
     lines: OnceLock<Arc<Lines>>,
     /// How long the release says that it keeps idle connections, in seconds; 0 if it says nothing.
@@ -49,14 +50,14 @@ const MOST: u32 = 10_000;
 const NEW: u32 = 32;
 
 impl Notes {
-    /// Of a pool of so many instances.
-    pub(crate) fn of(instances: usize) -> Self {
+    /// Of a pool of so many instances, used by so many threads.
+    pub(crate) fn of(instances: usize, threads: NonZeroUsize) -> Self {
         Self {
             meter: OnceLock::new(),
             classes: OnceLock::new(),
             streaks: Streaks::of(instances),
             kinds: Kinds::default(),
-            kept: Kept::default(),
+            kept: Arc::new(Kept::of(threads)),
             lines: OnceLock::new(),
             says: AtomicU32::new(0),
             credit: AtomicU32::new(0),
@@ -151,11 +152,16 @@ impl Notes {
 #[cfg(test)]
 mod tests {
     use super::{MOST, NEW, Notes};
+    use std::num::NonZeroUsize;
     use std::time::Duration;
+
+    fn notes() -> Notes {
+        Notes::of(1, NonZeroUsize::MIN)
+    }
 
     #[test]
     fn trust_is_earned_slowly_and_lost_at_once() {
-        let notes = Notes::of(1);
+        let notes = notes();
         (0..999).for_each(|_| notes.reused());
         assert!(!notes.trusted());
         notes.reused();
@@ -171,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_promise_is_believed_until_it_is_broken() {
-        let notes = Notes::of(1);
+        let notes = notes();
         notes.promised();
         assert!(notes.trusted());
         notes.deceived();
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn who_closes_every_few_answers_never_earns_trust() {
-        let notes = Notes::of(1);
+        let notes = notes();
         for _ in 0..10_000 {
             notes.opened();
             (0..NEW - 1).for_each(|_| notes.reused());
@@ -202,7 +208,7 @@ mod tests {
             ("timeout=soon", 1),
             ("", 1),
         ] {
-            let notes = Notes::of(1);
+            let notes = notes();
             notes.hear(says.as_bytes());
             assert_eq!(notes.idle(), Duration::from_secs(kept), "{says:?}");
         }

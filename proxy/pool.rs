@@ -42,16 +42,15 @@ impl Pool {
         more: &[Address],
         shards: NonZeroUsize,
     ) -> Self {
-        // Unique in the process, never reused: an upstream connection kept open for one pool can
-        // then not be taken for another, even where both had the same port one after the other.
-        // 0 is left out because pingora's peers have it by default.
+        // Unique in the process, never reused: what a connection does for one pool can then not be
+        // taken for another's. 0 says that it does nothing.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let instances = Instances::new(first, more);
         let shared = Arc::new(Shared {
             release,
             slot,
             #[cfg(feature = "serve")]
-            notes: crate::notes::Notes::of(instances.addresses().count()),
+            notes: crate::notes::Notes::of(instances.addresses().count(), shards),
             instances,
             group_key: NEXT.fetch_add(1, Ordering::Relaxed),
             waiting: Mutex::new(Vec::new()),
@@ -183,10 +182,7 @@ impl Pool {
     /// waits for them can stop at once. Says how many. Those with a request in flight stay. The pool
     /// must be out of every split, or new ones come.
     pub fn close_idle(&self) -> usize {
-        let notes = self.notes();
-        let lines = notes.lines_of(self);
-        let busy = lines.iter().map(|(line, _)| line.upstream()).collect();
-        notes.kept.close(&busy)
+        self.notes().kept.close()
     }
 
     /// What serving remembers about it.
@@ -261,7 +257,7 @@ impl Ticket {
         self.seat.shared.slot
     }
 
-    /// The number of the pool, for the peer's `group_key`.
+    /// The number of the pool, see [`Pool::group_key`].
     pub fn group_key(&self) -> u64 {
         self.seat.shared.group_key
     }

@@ -1,24 +1,21 @@
-//! The life of a request, in the order in which pingora calls.
+//! The life of a request, from top to bottom.
 //!
 //! It holds a ticket from the moment a release is chosen until it is over; the ticket lies in the
-//! `context`, so it comes back on every path. What may be sent again, and when, is decided in
-//! `retry`; what happens to headers in `headers`.
+//! `context`, so it comes back on every path. How it gets to its release and its answer back is in `relay`,
+//! what may be sent again, and when, in `retry`, and what happens to headers in `headers` and `hops`.
 
-use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use hotctl_config::{Address, Timeouts};
+use hotctl_config::Timeouts;
 use http::header;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
-use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::modules::http::HttpModules;
-use pingora::protocols::Digest;
-use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use pingora::upstreams::peer::{H1UpgradePolicy, HttpPeer};
+use pingora::http::ResponseHeader;
+use pingora::protocols::Stream;
+use pingora::protocols::http::ReusableHttpStream;
+use pingora::protocols::http::v1::server::HttpSession as Session;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 
 use crate::access::{AccessLog, Entry};
@@ -26,12 +23,12 @@ use crate::answer::Refusal;
 use crate::choose::Unchosen;
 use crate::conn::{Conn, Framing};
 use crate::context::{Context, refusal};
-use crate::desk::{self, Desk};
-use crate::gate;
-use crate::headers::{self, MustClose, Sender};
+use crate::desk::Desk;
+use crate::hall::Serves;
+use crate::headers::{self, Sender};
 use crate::kinds::Kind;
 use crate::metrics::{Meter, Metrics};
-use crate::retry::Alone;
+use crate::relay::{REST, is_answer};
 use crate::switch::Switch;
 
 /// What requests need to know.
@@ -44,263 +41,111 @@ pub(crate) struct Requests {
     pub(crate) desk: Option<Arc<dyn Desk>>,
 }
 
-/// How long the rest of a body may take to arrive, once the answer is out, before the connection is
-/// closed instead of kept.
-const DRAIN: Duration = Duration::from_secs(5);
+impl Serves for Requests {
+    async fn talk(self: Arc<Self>, conn: Conn) {
+        let mut stream: Stream = Box::new(conn);
+        let mut ahead = None;
+        loop {
+            let mut session = Session::new(stream);
+            // Without a limit of pingora's: its own are for each read, the connection has better ones.
+            session.set_server_keepalive(Some(0));
+            session.set_pipelining_enabled(true);
+            if let Some(ahead) = ahead {
+                session.set_pipelined_prefix(ahead);
+            }
+            let Some(reusable) = self.serve(session).await else {
+                return;
+            };
+            (stream, ahead) = reusable.into_parts();
+            let Ok(mut conn) = stream.into_any().downcast::<Conn>() else {
+                return;
+            };
+            conn.rest();
+            stream = conn;
+        }
+    }
+}
 
-#[async_trait]
-impl ProxyHttp for Requests {
-    type CTX = Context;
-
-    fn new_ctx(&self) -> Context {
-        Context::new()
+impl Requests {
+    /// One request, from the first byte of its header to the last of its answer. Gives back its connection
+    /// where that goes on.
+    async fn serve(&self, mut session: Session) -> Option<ReusableHttpStream> {
+        match session.read_request().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(error) => {
+                // Of others the connection is broken.
+                if *error.etype() == ErrorType::InvalidHTTPHeader {
+                    Box::pin(refuse_unread(&mut session)).await;
+                }
+                return None;
+            }
+        }
+        begin(&mut session);
+        let mut ctx = Context::new();
+        let answered = self.answer(&mut session, &mut ctx).await;
+        if let Err(error) = &answered {
+            Box::pin(self.fail(&mut session, error, &mut ctx)).await;
+        }
+        self.over(&mut session, answered.is_ok(), &mut ctx);
+        match answered {
+            Ok(()) => session.reuse().await.ok().flatten(),
+            Err(_) => None,
+        }
     }
 
-    /// None: answers go through as they are, compressed or not.
-    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
-
-    async fn early_request_filter(&self, session: &mut Session, _: &mut Context) -> Result<()> {
-        if let Some(conn) = conn(session) {
-            conn.begin(framing(session));
-        }
-        session.set_total_drain_timeout(Some(DRAIN));
-        if session.req_header().version < http::Version::HTTP_11 {
-            // 1xx is unknown to it.
-            session.set_ignore_info_resp(true);
-        }
-        Ok(())
-    }
-
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    /// Chooses a release for it, and tries until there is an answer, or a reason why there is none.
+    async fn answer(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         if self.desk.is_some() && Box::pin(self.at_the_desk(session)).await? {
-            return Ok(true);
-        }
-        let request = session.req_header();
-        let refusal = if request.method == Method::CONNECT {
-            Refusal::MethodNotAllowed
-        } else {
-            match self.choose(session, ctx).await {
-                Ok(()) => {
-                    ctx.retry.learn(session.req_header());
-                    return Ok(false);
-                }
-                Err(Unchosen::Refused(refusal)) => refusal,
-                Err(Unchosen::ClientLeft) => {
-                    return Err(Error::new_down(ErrorType::ConnectionClosed));
-                }
-            }
-        };
-        self.refuse(session, ctx, refusal).await;
-        Ok(true)
-    }
-
-    async fn upstream_peer(
-        &self,
-        session: &mut Session,
-        ctx: &mut Context,
-    ) -> Result<Box<HttpPeer>> {
-        if ctx.retry.is_again() {
-            if !ctx.retry.settle().await {
-                return Err(Error::new_up(ErrorType::ConnectionClosed));
-            }
-            // Again from the start: meanwhile another release may be live.
-            match self.choose(session, ctx).await {
-                Ok(()) => {}
-                Err(Unchosen::Refused(refusal)) => {
-                    ctx.refusal = Some(refusal);
-                    return Err(Error::new_in(ErrorType::InternalError));
-                }
-                Err(Unchosen::ClientLeft) => {
-                    return Err(Error::new_down(ErrorType::ConnectionClosed));
-                }
-            }
-            ctx.retries += 1;
-            if let Some(meter) = self.meter(ctx) {
-                meter.retries.inc();
-            }
-        }
-        ctx.upstream = None;
-        let Some(ticket) = &ctx.ticket else {
-            return Err(Error::new_in(ErrorType::InternalError));
-        };
-        let mut peer = Box::new(peer(ticket.address())?);
-        peer.options.connection_timeout = Some(self.timeouts.connect);
-        let upgrade = headers::upgrade(session.req_header());
-        peer.options.http_upstream_request_policy.h1_upgrade = upgrade;
-        // A body would have to be on its way before there is an answer, so then there is no gate.
-        let gated = upgrade != H1UpgradePolicy::Deny && session.is_body_empty();
-        ctx.gated = gated;
-        if let Some(conn) = conn(session).filter(|_| gated) {
-            let connector = gate::connector(self.timeouts.connect, conn.line().clone());
-            peer.options.custom_l4 = Some(connector);
-        }
-        if ctx.retry.choose(ticket.notes()) == Alone::Yes || gated {
-            // A key that nothing is kept under.
-            peer.group_key = fastrand::u64(..) | 1 << 63;
-            peer.options.idle_timeout = Some(Duration::ZERO);
-        } else {
-            peer.group_key = ticket.group_key();
-            peer.options.idle_timeout = Some(ticket.notes().idle());
-        }
-        Ok(peer)
-    }
-
-    fn fail_to_connect(
-        &self,
-        session: &mut Session,
-        _: &HttpPeer,
-        ctx: &mut Context,
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        error.as_up();
-        self.count_failure(ctx, &error);
-        let another = ctx.failed_there(session, &error);
-        let again = ctx
-            .retry
-            .after_connect_failure(self.timeouts.retry, another);
-        match again {
-            true => ctx.doubt(session, &error),
-            false => ctx.failed(session, &error),
-        }
-        error.set_retry(again);
-        error
-    }
-
-    async fn connected_to_upstream(
-        &self,
-        session: &mut Session,
-        reused: bool,
-        _: &HttpPeer,
-        fd: RawFd,
-        _: Option<&Digest>,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        let Some(ticket) = &ctx.ticket else {
-            return Err(Error::new_in(ErrorType::InternalError));
-        };
-        if let Some(conn) = conn(session) {
-            conn.line().connected(fd);
-        }
-        if self.is_told() {
-            ctx.sent = Instant::now();
-        }
-        let connected = ctx.retry.connected(reused, fd, ticket.notes());
-        connected.map_err(|_| Error::new_up(ErrorType::ConnectionClosed))
-    }
-
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        request: &mut RequestHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        let sender = self.sender(session, ctx);
-        headers::forward(request, &sender)?;
-        if self.desk.is_some() {
-            desk::ask(request);
-        }
-        if ctx.retry.is_alone() == Alone::Yes && !request.headers.contains_key(header::UPGRADE) {
-            request.insert_header(header::CONNECTION, "close")?;
-        }
-        Ok(())
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        session: &mut Session,
-        answer: &mut ResponseHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        // A 1xx is not the answer, but it shows that the request was received.
-        if let Some(ticket) = &ctx.ticket {
-            ctx.retry.answered(ticket.notes());
-            if headers::promises(answer) {
-                ticket.notes().promised();
-            }
-            if let Some(keep_alive) = answer.headers.get("keep-alive") {
-                ticket.notes().hear(keep_alive.as_bytes());
-            }
-        }
-        let status = answer.status;
-        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        if self.is_told() {
-            ctx.upstream = Some(ctx.sent.elapsed());
-        }
-        if status.is_server_error() {
-            let request = session.req_header();
-            let (method, path) = (&request.method, request.uri.path());
-            ctx.judge(&format!("{method} {path}: status {}", status.as_u16()));
-        }
-        self.classify(session, answer, ctx);
-        Ok(())
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        answer: &mut ResponseHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            // It may be silent for as long as it likes.
-            session.set_read_timeout(None);
-        }
-        ctx.page = self.page(session, answer, ctx).map(Box::new);
-        let must_close = headers::answer(session.req_header(), answer);
-        if must_close == MustClose::Yes || conn(session).is_some_and(Conn::closing) {
-            session.set_keepalive(None);
-        }
-        Ok(())
-    }
-
-    fn response_body_filter(
-        &self,
-        _: &mut Session,
-        body: &mut Option<Bytes>,
-        end: bool,
-        ctx: &mut Context,
-    ) -> Result<Option<Duration>> {
-        if let Some(page) = &mut ctx.page {
-            page.pass(body, end);
-        }
-        Ok(None)
-    }
-
-    fn error_while_proxy(
-        &self,
-        _: &HttpPeer,
-        session: &mut Session,
-        mut error: Box<Error>,
-        ctx: &mut Context,
-        _reused: bool,
-    ) -> Box<Error> {
-        if *error.esource() != ErrorSource::Upstream {
-            error.set_retry(false);
-            return error;
-        }
-        let whole = !session.as_ref().retry_buffer_truncated();
-        let again = match &ctx.ticket {
-            Some(ticket) => ctx
-                .retry
-                .after_failure(whole, error.etype(), ticket.notes()),
-            None => false,
+        let refusal = match session.req_header().method {
+            Method::CONNECT => Some(Refusal::MethodNotAllowed),
+            _ => match self.choose(session, ctx).await {
+                Ok(()) => None,
+                Err(Unchosen::Refused(refusal)) => Some(refusal),
+                Err(Unchosen::ClientLeft) => {
+                    return Err(Error::new_down(ErrorType::ConnectionClosed));
+                }
+            },
         };
-        if !ctx.retry.was_unused() {
-            ctx.failed_there(session, &error);
-            self.count_failure(ctx, &error);
+        if let Some(refusal) = refusal {
+            Box::pin(self.refuse(session, ctx, refusal)).await;
+            return Ok(());
         }
-        error.set_retry(again);
-        error
+        ctx.retry.learn(session.req_header());
+        loop {
+            match self.attempt(session, ctx).await {
+                Err(error) if error.retry() => Box::pin(self.choose_again(session, ctx)).await?,
+                ended => return ended,
+            }
+        }
     }
 
-    async fn fail_to_proxy(
-        &self,
-        session: &mut Session,
-        error: &Error,
-        ctx: &mut Context,
-    ) -> FailToProxy {
+    /// Again from the start: meanwhile another release may be live.
+    async fn choose_again(&self, session: &Session, ctx: &mut Context) -> Result<()> {
+        if !ctx.retry.settle().await {
+            return Err(Error::new_up(ErrorType::ConnectionClosed));
+        }
+        match self.choose(session, ctx).await {
+            Ok(()) => {}
+            Err(Unchosen::Refused(refusal)) => {
+                ctx.refusal = Some(refusal);
+                return Err(Error::new_in(ErrorType::InternalError));
+            }
+            Err(Unchosen::ClientLeft) => {
+                return Err(Error::new_down(ErrorType::ConnectionClosed));
+            }
+        }
+        ctx.retries += 1;
+        if let Some(meter) = self.meter(ctx) {
+            meter.retries.inc();
+        }
+        Ok(())
+    }
+
+    /// There is no answer, or no whole one: tells the client why, where it is still there.
+    async fn fail(&self, session: &mut Session, error: &Error, ctx: &mut Context) {
         let refusal = match ctx.refusal {
             Some(refusal) => Some(refusal),
             None => {
@@ -310,41 +155,27 @@ impl ProxyHttp for Requests {
                 refusal(error)
             }
         };
-        let answered = session.response_written().map(|it| it.status);
-        let answered =
-            answered.filter(|it| !it.is_informational() || *it == StatusCode::SWITCHING_PROTOCOLS);
-        let code = match (answered, refusal) {
-            (Some(status), None) => status.as_u16(),
-            (Some(status), Some(refusal)) => {
-                // The answer is under way and cannot be completed.
-                if let Some(conn) = conn(session) {
-                    conn.break_off();
-                }
-                self.count_refusal(ctx, refusal);
-                status.as_u16()
-            }
-            (None, Some(refusal)) => {
-                self.report(session, ctx, refusal, error);
-                session.set_keepalive(None);
-                self.refuse(session, ctx, refusal).await;
-                refusal.status()
-            }
-            (None, None) => 0,
+        let Some(refusal) = refusal else {
+            return;
         };
-        FailToProxy {
-            error_code: code,
-            can_reuse_downstream: false,
+        if status_of(session).is_some() {
+            // The answer is under way and cannot be completed.
+            if let Some(conn) = conn(session) {
+                conn.break_off();
+            }
+            self.count_refusal(ctx, refusal);
+        } else {
+            self.report(session, ctx, refusal, error);
+            session.set_server_keepalive(None);
+            self.refuse(session, ctx, refusal).await;
         }
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    /// It is over, for good or ill: what there is to count and to tell of it.
+    fn over(&self, session: &mut Session, is_well: bool, ctx: &mut Context) {
         /// The client left before there was an answer; as nginx has it.
         const CLIENT_LEFT: u16 = 499;
-        let code = match session.response_written() {
-            Some(answer) if answer.status == StatusCode::SWITCHING_PROTOCOLS => 101,
-            Some(answer) if !answer.status.is_informational() => answer.status.as_u16(),
-            _ => CLIENT_LEFT,
-        };
+        let code = status_of(session).map_or(CLIENT_LEFT, |status| status.as_u16());
         let took = ctx.begun.elapsed();
         let meter = self.meter(ctx);
         self.metrics.request(meter.map(|it| &**it), code, took);
@@ -353,7 +184,7 @@ impl ProxyHttp for Requests {
             let classes = classes.get_or_init(|| self.metrics.classes(ticket.release()));
             classes.count(code);
         }
-        if error.is_none() && ctx.retry.has_answer() {
+        if is_well && ctx.retry.has_answer() {
             ctx.went_well();
         }
         if self.is_told() {
@@ -367,28 +198,11 @@ impl ProxyHttp for Requests {
         }
     }
 
-    // What there is to say of an error is said in `report`.
-    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
-        true
-    }
-
-    fn suppress_proxy_warn_log(
-        &self,
-        _: &Session,
-        _: &Context,
-        _: &Error,
-        _: ProxyWarnLogContext,
-    ) -> bool {
-        true
-    }
-}
-
-impl Requests {
     /// Finds out what kind of request this is, now that its answer begins.
-    fn classify(&self, session: &Session, answer: &ResponseHeader, ctx: &mut Context) {
+    pub(crate) fn classify(&self, session: &Session, answer: &ResponseHeader, ctx: &mut Context) {
         let kind = match headers::kind(session.req_header(), answer) {
             // It cannot be followed: it has no frames that are known.
-            Kind::WebSocket if !ctx.gated => Kind::Stream,
+            Kind::WebSocket if !ctx.followed => Kind::Stream,
             kind => kind,
         };
         if let Kind::Stream | Kind::WebSocket = kind {
@@ -405,12 +219,12 @@ impl Requests {
     }
 
     /// Whether each request is told of: in the access log, or where somebody looks closely.
-    fn is_told(&self) -> bool {
+    pub(crate) fn is_told(&self) -> bool {
         self.access_log.is_on() || tracing::enabled!(tracing::Level::DEBUG)
     }
 
     /// Who sends it.
-    fn sender<'a>(&'a self, session: &'a Session, ctx: &Context) -> Sender<'a> {
+    pub(crate) fn sender<'a>(&'a self, session: &'a Session, ctx: &Context) -> Sender<'a> {
         Sender {
             client: conn(session).map(Conn::client),
             trusted: &self.trusted,
@@ -455,13 +269,13 @@ impl Requests {
     async fn refuse(&self, session: &mut Session, ctx: &Context, refusal: Refusal) {
         self.count_refusal(ctx, refusal);
         if conn(session).is_some_and(Conn::closing) {
-            session.set_keepalive(None);
+            session.set_server_keepalive(None);
         }
         let accept = session.get_header(header::ACCEPT).cloned();
         let accept = accept.as_ref().map(|it| it.as_bytes());
         let page = |html| self.own_page(session, ctx, html);
         let Ok((mut head, body)) = refusal.answer(accept, ctx.notice.as_deref(), page) else {
-            session.set_keepalive(None);
+            session.set_server_keepalive(None);
             return;
         };
         if refusal == Refusal::MethodNotAllowed {
@@ -474,14 +288,8 @@ impl Requests {
             true => Bytes::new(),
             false => Bytes::from(body),
         };
-        let sent = async {
-            session
-                .write_response_header(Box::new(head), body.is_empty())
-                .await?;
-            session.write_response_body(Some(body), true).await
-        };
-        if sent.await.is_err() {
-            session.set_keepalive(None);
+        if say(session, head, &body).await.is_err() {
+            session.set_server_keepalive(None);
         }
     }
 
@@ -491,7 +299,7 @@ impl Requests {
         }
     }
 
-    fn count_failure(&self, ctx: &Context, error: &Error) {
+    pub(crate) fn count_failure(&self, ctx: &Context, error: &Error) {
         if let (Some(meter), Some(kind)) = (self.meter(ctx), refusal(error)) {
             self.metrics.upstream_error(meter, kind.reason());
         }
@@ -513,21 +321,44 @@ impl Requests {
     }
 }
 
-/// An instance, as pingora names it.
-fn peer(address: &Address) -> Result<HttpPeer> {
-    match address {
-        Address::Nowhere => Err(Error::explain(
-            ErrorType::SocketError,
-            "it takes no requests",
-        )),
-        Address::Inet(address) => Ok(HttpPeer::new(address, false, String::new())),
-        Address::Unix(path) => {
-            let path = path.to_str().ok_or_else(|| {
-                Error::explain(ErrorType::SocketError, "the path of the socket is no text")
-            })?;
-            HttpPeer::new_uds(path, false, String::new())
-        }
+/// The header of a request is there.
+fn begin(session: &mut Session) {
+    if let Some(conn) = conn(session) {
+        conn.begin(framing(session));
     }
+    session.set_total_drain_timeout(Some(REST));
+    if session.req_header().version < http::Version::HTTP_11 {
+        // 1xx is unknown to it.
+        session.set_ignore_info_resp(true);
+    }
+}
+
+/// Answers what is no request. The connection ends with it.
+async fn refuse_unread(session: &mut Session) {
+    session.set_server_keepalive(None);
+    if let Ok((head, body)) = Refusal::BadRequest.answer(None, None, |page| page) {
+        // Who sends such a thing may not listen.
+        let _ = say(session, head, body.as_bytes()).await;
+    }
+    if let Some(conn) = conn(session) {
+        conn.over(false, 0);
+    }
+}
+
+/// Says an answer that no release has given.
+pub(crate) async fn say(session: &mut Session, head: ResponseHeader, body: &[u8]) -> Result<()> {
+    session.write_response_header(Box::new(head)).await?;
+    if !body.is_empty() {
+        session.write_body(body).await?;
+    }
+    session.finish_body().await?;
+    Ok(())
+}
+
+/// The status that the client has got, if that is an answer.
+fn status_of(session: &Session) -> Option<StatusCode> {
+    let status = session.response_written()?.status;
+    is_answer(status).then_some(status)
 }
 
 /// How the end of a request shows.
@@ -541,13 +372,10 @@ fn framing(session: &Session) -> Framing {
 
 /// How many bytes of a request were read. Of one in chunks only their contents are counted.
 fn length(session: &Session) -> usize {
-    let http = session.as_downstream().as_http1();
-    http.map_or(0, |http| {
-        http.get_headers_raw_bytes().len() + http.body_bytes_read()
-    })
+    session.get_headers_raw_bytes().len() + session.body_bytes_read()
 }
 
 /// The connection that a session runs on.
 pub(crate) fn conn(session: &Session) -> Option<&Conn> {
-    session.stream()?.as_any().downcast_ref()
+    session.stream().as_any().downcast_ref()
 }

@@ -7,7 +7,7 @@
 //! said, or shown, that it keeps them. A request without side effects that got no answer from a working
 //! connection is sent once more: by then another release may be live.
 
-use std::os::fd::RawFd;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use pingora::ErrorType;
@@ -95,10 +95,6 @@ impl Retry {
         self.fresh = headers::large_body(request);
     }
 
-    pub(crate) fn is_again(&self) -> bool {
-        self.next != Next::First
-    }
-
     /// Whether the next try gets a connection of its own, which is closed behind it.
     pub(crate) fn choose(&mut self, notes: &Notes) -> Alone {
         let risky = self.replay == Replay::Never && !notes.trusted();
@@ -160,7 +156,7 @@ impl Retry {
     pub(crate) fn connected(
         &mut self,
         reused: bool,
-        fd: RawFd,
+        socket: impl AsFd,
         notes: &Notes,
     ) -> Result<(), Unusable> {
         self.failing = None;
@@ -168,7 +164,7 @@ impl Retry {
         self.reused = reused;
         self.next = Next::Now;
         if reused && self.replay == Replay::Never {
-            match Delivery::begin(fd) {
+            match Delivery::begin(socket) {
                 Ok(delivery) => self.delivery = Some(delivery),
                 Err(unusable) => {
                     self.next = Next::Unused;
@@ -178,7 +174,6 @@ impl Retry {
             }
         } else if !reused && !self.alone {
             notes.opened();
-            notes.kept.opened(fd);
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The proxy: what it is told, and how it serves. Takes its hooks into the hall, and no more.
+//! The proxy: what it is told, and how it serves. Opens the hall to its requests, and no more.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -56,7 +56,7 @@ impl Proxy {
             access_log: settings.access_log,
             desk: settings.desk,
         };
-        Self(Hall::new(requests, lines, limits, settings.threads))
+        Self(Hall::new(requests, lines, limits))
     }
 
     /// Where connections go in [`Stage::Passing`], and those that become idle later. To be said once,

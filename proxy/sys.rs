@@ -1,23 +1,8 @@
-//! The one place with `unsafe`: pingora hands out an upstream connection as a bare number, and a
-//! socket filter is set by a pointer.
+//! The one place with `unsafe`: a socket filter is set by a pointer.
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-
-/// Another descriptor of a socket.
-pub(crate) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
-    Ok(rustix::io::fcntl_dupfd_cloexec(borrow(&fd)?, 0)?)
-}
-
-/// What tells a socket from all others that are open.
-pub(crate) fn inode(fd: RawFd) -> io::Result<u64> {
-    inode_of(borrow(&fd)?)
-}
-
-pub(crate) fn inode_of(socket: impl AsFd) -> io::Result<u64> {
-    Ok(rustix::fs::fstat(socket)?.st_ino)
-}
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Lets a listening socket take no new connection, while those that are being opened go on: a client
 /// that comes now is not answered, and tries again after a second. Without it, one that comes between
@@ -62,15 +47,4 @@ pub(crate) fn take_no_more(listener: impl AsFd) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
-}
-
-/// The number for the length of one system call.
-fn borrow(fd: &RawFd) -> io::Result<BorrowedFd<'_>> {
-    if *fd < 0 {
-        return Err(io::ErrorKind::NotConnected.into());
-    }
-    // Safe: the number comes from pingora's hook. While that runs, the session that owns the socket
-    // is borrowed, so it is open. Later it may be closed or be another file's: the calls above only
-    // look at it or copy it, and fail where nothing is open.
-    Ok(unsafe { BorrowedFd::borrow_raw(*fd) })
 }

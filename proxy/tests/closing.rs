@@ -155,6 +155,33 @@ async fn a_header_that_comes_drop_by_drop_is_cut_off_as_a_whole() {
     assert!(silent.rest().await.unwrap().is_empty());
 }
 
+/// As one does that has got its answer while it was to send more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_sends_nothing_more_after_its_answer_is_not_waited_for_long() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    let pool = world.flip(&upstream);
+    for expects in ["", "Expect: 100-continue\r\n"] {
+        let mut client = world.connect().await;
+        client
+            .send(format!(
+                "POST /unread HTTP/1.1\r\nHost: a\r\n{expects}Content-Length: 1000000\r\n\r\n"
+            ))
+            .await
+            .unwrap();
+        if expects.is_empty() {
+            client.send("some of it").await.unwrap();
+        }
+        let begun = Instant::now();
+        let answer = client.answer("").await.unwrap();
+        assert_eq!(answer.status(), 413);
+        assert_eq!(answer.head.get("connection"), Some("close"));
+        assert!(client.rest().await.unwrap().is_empty());
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        eventually("its ticket is back", || pool.tickets() == 0).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_is_closed_in_time_and_not_before() {
     let upstream = Upstream::start("a", Manners::Kind).await;

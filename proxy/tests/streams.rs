@@ -68,6 +68,30 @@ async fn any_protocol_can_be_switched_to_except_those_between_neighbours() {
     }
 }
 
+/// As WebSockets end: the client waits for the other side to close.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_switch_the_end_of_either_side_is_the_end_of_both() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    let pool = world.flip(&upstream);
+    for word in ["bye.", "bye"] {
+        let mut client = world.connect().await;
+        client
+            .send("GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await
+            .unwrap();
+        assert_eq!(client.answer("").await.unwrap().status(), 101);
+        client.send(word).await.unwrap();
+        let all = format!("a{word}");
+        assert_eq!(client.exactly(all.len()).await.unwrap(), all.as_bytes());
+        if word == "bye" {
+            client.shut().await.unwrap();
+        }
+        assert!(client.rest().await.unwrap().is_empty());
+        eventually("it is over", || pool.tickets() == 0).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_whose_client_left_does_not_hold_up_a_drain() {
     let upstream = Upstream::start("a", Manners::Kind).await;

@@ -128,6 +128,13 @@ async fn serve(mut wire: Wire, name: &str, manners: Manners, seen: &Seen) -> io:
         if head.get("expect").is_some() {
             wire.send("HTTP/1.1 100 Continue\r\n\r\n").await?;
         }
+        if head.second() == "/unread" {
+            // Its answer, before anything of the body is asked for.
+            wire.send("HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+                .await?;
+            wire.body(&head, false).await?;
+            continue;
+        }
         let body = wire.body(&head, false).await?;
         seen.heads.lock().unwrap().push(head.clone());
         if let Manners::Mute(times) = manners
@@ -228,11 +235,14 @@ async fn serve(mut wire: Wire, name: &str, manners: Manners, seen: &Seen) -> io:
                     "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
                 ))
                 .await?;
-                // The name, then everything back as it comes.
+                // The name, then everything back as it comes, up to a full stop.
                 wire.send(name).await?;
                 loop {
                     let byte = wire.exactly(1).await?;
                     wire.send(&byte).await?;
+                    if byte == b"." {
+                        return wire.shut().await;
+                    }
                 }
             }
             "/chunked" => {
