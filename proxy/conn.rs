@@ -495,9 +495,9 @@ impl AsyncWrite for Conn {
 impl Shutdown for Conn {
     async fn shutdown(&mut self) {
         // One try: whoever wanted the rest to arrive has flushed it, and a client that does not
-        // read must not hold up the end.
+        // read must not hold up the end. It is dropped next, which closes it.
         std::future::poll_fn(|cx| {
-            let _ = Pin::new(&mut *self).poll_shutdown(cx);
+            let _ = self.send(cx);
             Poll::Ready(())
         })
         .await;
