@@ -24,6 +24,7 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID,
 };
+use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -51,6 +52,8 @@ pub(crate) struct Conn {
     out: BytesMut,
     /// Writes into `out` since the last flush.
     writes: usize,
+    /// Whether the kernel may keep back what does not fill a packet.
+    corked: bool,
     ended: bool,
     /// Whether it leaves for another process, which is as if it ended here.
     passes: bool,
@@ -143,6 +146,7 @@ impl Conn {
             timer: None,
             out: BytesMut::new(),
             writes: 0,
+            corked: false,
             ended: false,
             passes: false,
             speech: None,
@@ -274,7 +278,7 @@ impl Conn {
     /// What was gathered must not wait for ever for more. pingora flushes at the end of an answer,
     /// but not within one of known length, and such an answer may take its time.
     fn wait_in_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.out.is_empty() {
+        if !self.out.is_empty() || self.corked {
             if self.writes == 1 {
                 // So far the header alone: its body most likely follows at once.
                 ready!(self.expire(cx, HOLD));
@@ -359,6 +363,10 @@ impl Conn {
         }
         self.out.clear();
         self.writes = 0;
+        if std::mem::take(&mut self.corked) {
+            // Said again, it sends what was kept back.
+            tcp.set_nodelay(true)?;
+        }
         Poll::Ready(Ok(()))
     }
 
@@ -366,11 +374,36 @@ impl Conn {
     fn gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let len: usize = bufs.iter().map(|buf| buf.len()).sum();
         if self.out.len() + len > GATHER {
-            return self.send_with(cx, bufs);
+            return match bufs {
+                [body] if self.out.is_empty() && self.line.kind() == Kind::Request => {
+                    self.send_some(cx, body)
+                }
+                _ => self.send_with(cx, bufs),
+            };
         }
         bufs.iter().for_each(|buf| self.out.extend_from_slice(buf));
         self.writes += 1;
         Poll::Ready(Ok(len))
+    }
+
+    /// Sends some of a large body. More of it follows, or else a flush; so the kernel is told to fill its
+    /// packets: each piece would else end with a small one.
+    fn send_some(&mut self, cx: &mut Context<'_>, body: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(tcp) = &self.tcp else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        loop {
+            ready!(tcp.poll_write_ready(cx))?;
+            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+            let send = || Ok(rustix::net::send(tcp, body, flags)?);
+            match tcp.try_io(Interest::WRITABLE, send) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => {
+                    self.corked = true;
+                    return Poll::Ready(sent);
+                }
+            }
+        }
     }
 
     /// Sends what was gathered and these behind it, in one go; says how much of these went.
