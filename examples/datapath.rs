@@ -39,6 +39,7 @@ fn main() -> ExitCode {
     let is_bare = env::args().any(|word| word == "--bare");
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS.get())
+        .global_queue_interval(8)
         .enable_all()
         .build();
     let served = match runtime {
