@@ -14,12 +14,10 @@ use tikv_jemallocator::Jemalloc;
 #[global_allocator]
 static MEMORY: Jemalloc = Jemalloc;
 
-/// jemalloc(3), TUNING, ended by a zero as C has it. `tcache_max`: a read of an answer takes 64 KiB, which
-/// would else come from the shared part each time. `dirty_decay_ms`: what a burst took goes back soon.
+/// jemalloc(3), TUNING, ended by a zero as C has it. `dirty_decay_ms`: what a burst took goes back soon.
 // Public, for else it would not be in the program.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-pub static SETTINGS: Settings =
-    Settings(c"tcache_max:131072,dirty_decay_ms:1000,muzzy_decay_ms:0".as_ptr());
+pub static SETTINGS: Settings = Settings(c"dirty_decay_ms:1000,muzzy_decay_ms:0".as_ptr());
 
 /// A pointer to text that is there for ever, and that nobody writes.
 #[repr(transparent)]
