@@ -59,7 +59,7 @@ pub(crate) struct Conn {
     passes: bool,
     /// What the release says to the client, once that is a WebSocket.
     speech: Option<Speech>,
-    digest: Arc<SocketDigest>,
+    peer: SocketAddr,
     client: Client,
     line: Arc<Line>,
     guest: Guest,
@@ -128,9 +128,6 @@ impl Conn {
         line: Arc<Line>,
         guest: Guest,
     ) -> Self {
-        let digest = SocketDigest::from_raw_fd(tcp.as_raw_fd());
-        // Told here, it costs no system call later.
-        let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             tcp: Some(tcp),
             limits,
@@ -150,7 +147,7 @@ impl Conn {
             ended: false,
             passes: false,
             speech: None,
-            digest: Arc::new(digest),
+            peer,
             client: Client::at(peer.ip()),
             line,
             guest,
@@ -561,13 +558,14 @@ impl GetProxyDigest for Conn {
 
 impl GetSocketDigest for Conn {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(self.digest.clone())
+        // Whoever wants to know of it asks the connection.
+        None
     }
 }
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "connection of {:?}", self.digest.peer_addr())
+        write!(f, "connection of {}", self.peer)
     }
 }
 
