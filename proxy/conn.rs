@@ -83,6 +83,13 @@ pub(crate) enum Framing {
     Chunked,
 }
 
+/// Whether a message shows by its framing whether it is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framed {
+    Yes,
+    No,
+}
+
 /// Where the conversation is. Atomic, since `request` only borrows the connection.
 #[derive(Default)]
 struct Stage {
@@ -90,8 +97,10 @@ struct Stage {
     now: AtomicU8,
     /// Whether the client may still be sending the body of a request that was answered.
     unread: AtomicBool,
-    /// Whether the answer ended too soon.
+    /// Whether the answer ended too soon, and only a reset can show it.
     broken: AtomicBool,
+    /// Whether it ended too soon, and its framing shows it.
+    short: AtomicBool,
     /// Bytes read that belong to no request so far, or [`UNKNOWN`].
     ahead: AtomicUsize,
 }
@@ -185,9 +194,14 @@ impl Conn {
         self.line.end();
     }
 
-    /// The answer ended too soon: the client must see that, whatever its framing.
-    pub(crate) fn break_off(&self) {
-        self.stage.broken.store(true, Ordering::Relaxed);
+    /// The answer ended too soon, and the client must see that. By a reset it loses what is on its way, so
+    /// only where it could not tell otherwise.
+    pub(crate) fn break_off(&self, framed: Framed) {
+        let how = match framed {
+            Framed::Yes => &self.stage.short,
+            Framed::No => &self.stage.broken,
+        };
+        how.store(true, Ordering::Relaxed);
     }
 
     /// Who is at its other end.
@@ -597,7 +611,9 @@ impl Drop for Conn {
             // A reset: an answer that ends with the connection would else look complete.
             let now = Some(Duration::ZERO);
             let _ = rustix::net::sockopt::set_socket_linger(tcp.as_fd(), now);
-        } else if (farewell.is_some() || self.stage.unread.load(Ordering::Relaxed))
+        } else if (farewell.is_some()
+            || self.stage.unread.load(Ordering::Relaxed)
+            || self.stage.short.load(Ordering::Relaxed))
             && !self.ended
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {

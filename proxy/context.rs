@@ -33,6 +33,8 @@ pub(crate) struct Context {
     /// When the last try was sent, and how long its answer's header took.
     pub(crate) sent: Instant,
     pub(crate) upstream: Option<Duration>,
+    /// How long it took to the end of its answer, where the request went on after that.
+    pub(crate) took: Option<Duration>,
     /// The service's metrics, where there is no ticket that has them.
     pub(crate) meter: Option<Arc<Meter>>,
     pub(crate) refusal: Option<Refusal>,
@@ -72,6 +74,7 @@ impl Context {
             retries: 0,
             sent: now,
             upstream: None,
+            took: None,
             meter: None,
             refusal: None,
             notice: None,
@@ -180,6 +183,8 @@ pub(crate) fn refusal(error: &Error) -> Option<Refusal> {
         ErrorSource::Downstream => match error.etype() {
             E::ReadTimedout => Some(Refusal::RequestTimeout),
             E::InvalidHTTPHeader | E::HTTPStatus(_) => Some(Refusal::BadRequest),
+            // What pingora says of chunks that are none; the names of these are not public.
+            E::Custom("InvalidChunk" | "InvalidTrailerEnd") => Some(Refusal::BadRequest),
             _ => None,
         },
         ErrorSource::Upstream => Some(match error.etype() {

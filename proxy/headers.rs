@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use ipnet::IpNet;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{ErrorType, OrErr, Result};
@@ -51,6 +51,13 @@ pub(crate) fn host(request: &RequestHeader) -> &str {
     };
     host.and_then(|host| std::str::from_utf8(host).ok())
         .unwrap_or_default()
+}
+
+/// Whether a request does not say for which host it is, as one of HTTP/1.1 must (RFC 9112, 3.2).
+pub(crate) fn lacks_host(request: &RequestHeader) -> bool {
+    request.version == Version::HTTP_11
+        && !request.headers.contains_key(header::HOST)
+        && authority(request).is_none()
 }
 
 /// The host within a target that is a whole URL, as clients write it to a proxy.
@@ -286,7 +293,6 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
     use super::*;
-    use http::Version;
 
     fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
         let mut request = RequestHeader::build(method, target.as_bytes(), None).unwrap();

@@ -32,15 +32,13 @@ pub(crate) fn protocol(request: &RequestHeader) -> Protocol {
         return Protocol::Same;
     }
     let protocol = protocol.as_bytes();
-    let asked = || {
-        tokens(&request.headers, &header::CONNECTION)
-            .any(|token| token.eq_ignore_ascii_case(b"upgrade"))
-    };
-    if protocol.eq_ignore_ascii_case(b"websocket") {
-        Protocol::WebSocket
-    } else if contains(protocol, b"h2c") || contains(protocol, b"tls/") || !asked() {
-        // HTTP/2 and TLS are matters between two neighbours, and we are one of them.
+    let asked = tokens(&request.headers, &header::CONNECTION)
+        .any(|token| token.eq_ignore_ascii_case(b"upgrade"));
+    // HTTP/2 and TLS are matters between two neighbours, and we are one of them.
+    if !asked || contains(protocol, b"h2c") || contains(protocol, b"tls/") {
         Protocol::Same
+    } else if protocol.eq_ignore_ascii_case(b"websocket") {
+        Protocol::WebSocket
     } else {
         Protocol::Other
     }
@@ -139,6 +137,11 @@ pub(crate) fn strip_answer(request: &RequestHeader, answer: &mut ResponseHeader)
     let ours: Vec<HeaderName> = answer.headers.keys().filter(is_ours).cloned().collect();
     for name in &ours {
         answer.remove_header(name);
+    }
+    if answer.status.is_informational() {
+        // An answer is given both of its own.
+        answer.remove_header(&header::CONNECTION);
+        answer.remove_header(&header::TRANSFER_ENCODING);
     }
     // A proxy speaks its own version, whatever the release speaks.
     answer.set_version(Version::HTTP_11);
@@ -279,6 +282,7 @@ mod tests {
             ("keep-alive, Upgrade", "WebSocket", Protocol::WebSocket),
             ("upgrade", "spdy/9", Protocol::Other),
             ("keep-alive", "spdy/9", Protocol::Same),
+            ("keep-alive", "websocket", Protocol::Same),
             ("upgrade, http2-settings", "h2c", Protocol::Same),
             ("upgrade", "foo, H2C", Protocol::Same),
             ("upgrade", "TLS/1.2", Protocol::Same),

@@ -165,6 +165,9 @@ impl Requests {
             }
             // Nobody reads the rest of it any more.
             asked |= broken.is_some() && answered;
+            if answered && !asked && ctx.took.is_none() {
+                ctx.took = Some(ctx.begun.elapsed());
+            }
         }
         Ok(match broken {
             None => Left::Whole,
@@ -189,6 +192,10 @@ impl Requests {
         if ctx.retry.is_alone() == Alone::Yes && protocol == Protocol::Same {
             request.insert_header(header::CONNECTION, "close")?;
         }
+        if !request.headers.contains_key(header::HOST) {
+            // HTTP/1.0 needs none, but what the release gets is HTTP/1.1.
+            request.insert_header(header::HOST, "localhost")?;
+        }
         if !session.is_body_empty() && !request.headers.contains_key(header::CONTENT_LENGTH) {
             request.insert_header(header::TRANSFER_ENCODING, "chunked")?;
         }
@@ -210,8 +217,13 @@ impl Requests {
         let mut answer = Box::new(answer.clone());
         self.answer_header(session, upstream, &mut answer, end, ctx)?;
         let is_last = is_answer(answer.status);
+        let goes_on = session.will_keepalive();
         let written = session.write_response_header(answer).await;
         written.map_err(Error::into_down)?;
+        if !is_last && goes_on {
+            // pingora takes it for an answer that comes before the end of its request.
+            session.set_server_keepalive(Some(0));
+        }
         Ok((is_last, end))
     }
 
@@ -226,7 +238,7 @@ impl Requests {
     ) -> Result<()> {
         self.heard(session, answer, ctx);
         let switches = answer.status == StatusCode::SWITCHING_PROTOCOLS;
-        if switches && session.is_upgrade_req() != upstream.is_upgrade_req() {
+        if switches && !(session.is_upgrade_req() && upstream.is_upgrade_req()) {
             return Err(Error::explain(
                 ErrorType::InvalidHTTPHeader,
                 "the release switches protocols, which it was not asked to",

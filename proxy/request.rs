@@ -21,7 +21,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use crate::access::{AccessLog, Entry};
 use crate::answer::Refusal;
 use crate::choose::Unchosen;
-use crate::conn::{Conn, Framing};
+use crate::conn::{Conn, Framed, Framing};
 use crate::context::{Context, refusal};
 use crate::desk::Desk;
 use crate::hall::Serves;
@@ -101,6 +101,7 @@ impl Requests {
         }
         let refusal = match session.req_header().method {
             Method::CONNECT => Some(Refusal::MethodNotAllowed),
+            _ if headers::lacks_host(session.req_header()) => Some(Refusal::BadRequest),
             _ => match self.choose(session, ctx).await {
                 Ok(()) => None,
                 Err(Unchosen::Refused(refusal)) => Some(refusal),
@@ -161,7 +162,7 @@ impl Requests {
         if status_of(session).is_some() {
             // The answer is under way and cannot be completed.
             if let Some(conn) = conn(session) {
-                conn.break_off();
+                conn.break_off(is_framed(session));
             }
             self.count_refusal(ctx, refusal);
         } else {
@@ -176,7 +177,7 @@ impl Requests {
         /// The client left before there was an answer; as nginx has it.
         const CLIENT_LEFT: u16 = 499;
         let code = status_of(session).map_or(CLIENT_LEFT, |status| status.as_u16());
-        let took = ctx.begun.elapsed();
+        let took = ctx.took.unwrap_or_else(|| ctx.begun.elapsed());
         let meter = self.meter(ctx);
         self.metrics.request(meter.map(|it| &**it), code, took);
         if let Some(ticket) = &ctx.ticket {
@@ -353,6 +354,16 @@ pub(crate) async fn say(session: &mut Session, head: ResponseHeader, body: &[u8]
     }
     session.finish_body().await?;
     Ok(())
+}
+
+/// Whether the client can tell the end of its answer from its beginning.
+fn is_framed(session: &Session) -> Framed {
+    let shows = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+    let answer = session.response_written();
+    match answer.is_some_and(|it| shows.iter().any(|name| it.headers.contains_key(name))) {
+        true => Framed::Yes,
+        false => Framed::No,
+    }
 }
 
 /// The status that the client has got, if that is an answer.

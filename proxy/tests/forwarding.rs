@@ -5,7 +5,7 @@ use std::time::Duration;
 use hotctl_proxy::{Closed, Split};
 
 use crate::wire::{get, post};
-use crate::world::{Manners, Upstream, World, web};
+use crate::world::{Manners, Upstream, World, eventually, web};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_cannot_say_who_it_is() {
@@ -274,4 +274,84 @@ async fn requests_are_counted_where_they_are() {
         world.metric("hotctl_request_duration_seconds_count{service=\"web\"}"),
         1.0
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_of_protocols_that_nobody_asked_for_is_no_answer() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    let pool = world.flip(&upstream);
+    let mut client = world.connect().await;
+    let answer = client.ask(&get("/unasked")).await.unwrap();
+    assert_eq!(answer.status(), 502);
+    assert_eq!(answer.head.get("x-hotctl-error"), Some("upstream_invalid"));
+    eventually("it is over", || pool.tickets() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_are_none_are_a_bad_request() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(&upstream);
+    for chunks in ["zz\r\n", "2\r\nokXX\r\n"] {
+        let mut client = world.connect().await;
+        client
+            .send(format!(
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}"
+            ))
+            .await
+            .unwrap();
+        let answer = client.answer("").await.unwrap();
+        assert_eq!(answer.status(), 400, "{chunks:?}");
+        assert_eq!(answer.head.get("x-hotctl-error"), Some("bad_request"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_before_the_answer_to_an_upload_leaves_the_connection_open() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(&upstream);
+    let mut client = world.connect().await;
+    for _ in 0..2 {
+        client
+            .send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n")
+            .await
+            .unwrap();
+        assert!(client.head().await.unwrap().unwrap().line.contains(" 100 "));
+        client.send("body").await.unwrap();
+        let answer = client.answer("").await.unwrap();
+        assert_eq!(answer.text(), "a 4");
+        assert_eq!(answer.head.get("connection"), Some("keep-alive"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_always_gets_a_host() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(&upstream);
+    let mut client = world.connect().await;
+    let answer = client.ask("GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let mut client = world.connect().await;
+    let answer = client.ask("GET / HTTP/1.0\r\n\r\n").await.unwrap();
+    assert_eq!(answer.text(), "a");
+    assert_eq!(upstream.heads().len(), 1);
+    assert_eq!(upstream.heads()[0].get("host"), Some("localhost"));
+}
+
+/// A reset would take from a client what is on its way to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_there_is_of_an_answer_arrives_where_its_end_is_missed() {
+    let upstream = Upstream::start("a", Manners::Kind).await;
+    let world = World::start().await;
+    world.flip(&upstream);
+    for (path, last) in [("/torn", "half"), ("/torn-chunks", "4\r\nhalf\r\n")] {
+        let mut client = world.connect().await;
+        client.send(get(path)).await.unwrap();
+        assert!(client.head().await.unwrap().is_some());
+        let rest = client.rest().await.unwrap();
+        assert_eq!(rest, last.as_bytes(), "{path}");
+    }
 }

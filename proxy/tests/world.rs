@@ -211,6 +211,11 @@ async fn serve(mut wire: Wire, name: &str, manners: Manners, seen: &Seen) -> io:
                     .send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
                     .await;
             }
+            "/unasked" => {
+                return wire
+                    .send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: a\r\n\r\nraw")
+                    .await;
+            }
             "/nonsense" => return wire.send("SSH-2.0-OpenSSH_9.2\r\n\r\n").await,
             "/until-end" => {
                 return wire.send(format!("HTTP/1.0 200 OK\r\n\r\n{text}")).await;
