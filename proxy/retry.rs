@@ -23,7 +23,7 @@ pub(crate) struct Retry {
     /// Whether it must go on a connection that nobody has used.
     fresh: bool,
     /// Whether this try does, and takes the connection with it.
-    alone: bool,
+    alone: Alone,
     /// Whether this try is on a connection that was kept.
     reused: bool,
     delivery: Option<Delivery>,
@@ -53,8 +53,6 @@ pub(crate) enum Another {
 /// What must happen before the next try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
-    /// There has been no try.
-    First,
     /// Nothing.
     Now,
     /// The connection was closed before it was used.
@@ -75,14 +73,14 @@ impl Default for Retry {
         Self {
             replay: Replay::Never,
             fresh: false,
-            alone: false,
+            alone: Alone::No,
             reused: false,
             delivery: None,
             answered: false,
             replayed: false,
             failing: None,
             pause: PAUSE,
-            next: Next::First,
+            next: Next::Now,
         }
     }
 }
@@ -98,15 +96,15 @@ impl Retry {
     /// Whether the next try gets a connection of its own, which is closed behind it.
     pub(crate) fn choose(&mut self, notes: &Notes) -> Alone {
         let risky = self.replay == Replay::Never && !notes.trusted();
-        self.alone = self.fresh || risky;
-        self.is_alone()
+        self.alone = match self.fresh || risky {
+            true => Alone::Yes,
+            false => Alone::No,
+        };
+        self.alone
     }
 
     pub(crate) fn is_alone(&self) -> Alone {
-        match self.alone {
-            true => Alone::Yes,
-            false => Alone::No,
-        }
+        self.alone
     }
 
     /// Whether the last failure was a kept connection that was closed before anything was sent.
@@ -117,7 +115,7 @@ impl Retry {
     /// Waits for what must be waited for; says whether there may be another try.
     pub(crate) async fn settle(&mut self) -> bool {
         match std::mem::replace(&mut self.next, Next::Now) {
-            Next::First | Next::Now | Next::Unused => true,
+            Next::Now | Next::Unused => true,
             Next::Pause => {
                 tokio::time::sleep(self.pause).await;
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -172,7 +170,7 @@ impl Retry {
                     return Err(unusable);
                 }
             }
-        } else if !reused && !self.alone {
+        } else if !reused && self.alone == Alone::No {
             notes.opened();
         }
         Ok(())
