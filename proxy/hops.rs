@@ -3,9 +3,8 @@
 //! A switch to another protocol is a matter of the connection, too: it goes on where the release is to decide
 //! about it, and ends here where it is a matter between neighbours, of which we are one.
 
-use http::StatusCode;
-use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::{Error, ErrorType, Result};
 
@@ -44,7 +43,7 @@ pub(crate) fn protocol(request: &RequestHeader) -> Protocol {
     }
 }
 
-/// Removes from a request what is meant for us alone, and says what it wants to switch to.
+/// Removes from a request what is meant for us alone, and puts what it wants to switch to.
 ///
 /// Fails where its `Connection` header names what no client may take away, or more than anybody needs: it
 /// could else hide from the release what we add.
@@ -133,15 +132,13 @@ pub(crate) fn strip_answer(request: &RequestHeader, answer: &mut ResponseHeader)
             // It tells which protocols there are, where that is the reason for the answer; else it offers
             // a switch that we would not let through.
             || (**name == header::UPGRADE && answer.status != StatusCode::UPGRADE_REQUIRED)
+            // An answer is given both of its own; what comes before one has neither.
+            || (answer.status.is_informational()
+                && [header::CONNECTION, header::TRANSFER_ENCODING].contains(name))
     };
     let ours: Vec<HeaderName> = answer.headers.keys().filter(is_ours).cloned().collect();
     for name in &ours {
         answer.remove_header(name);
-    }
-    if answer.status.is_informational() {
-        // An answer is given both of its own.
-        answer.remove_header(&header::CONNECTION);
-        answer.remove_header(&header::TRANSFER_ENCODING);
     }
     // A proxy speaks its own version, whatever the release speaks.
     answer.set_version(Version::HTTP_11);
