@@ -1,8 +1,8 @@
 //! One try of a request: a connection to its release, the request there, the answer back.
 //!
 //! pingora reads and writes HTTP on both sides; who reads when, and what goes where, is here. Both directions
-//! are in one task and share nothing, so that a request costs no channel and no task of its own. What a
-//! request is told on its way, and whether it is tried again, is not known here.
+//! are in one task, so that a request costs no channel and no task of its own. Which header fields change is
+//! not known here, nor when there is another try.
 
 use std::time::{Duration, Instant};
 
@@ -107,69 +107,59 @@ impl Requests {
         let request = self.request_header(session, ctx, protocol)?;
         let sent = upstream.write_request_header(Box::new(request)).await;
         sent.map_err(Error::into_up)?;
-        // Whether all of the request was read from the client, and the header and all of the answer given to it.
-        let mut asked = session.is_body_done();
-        let (mut headed, mut answered) = (false, false);
-        // Why no more of the request can be sent. There may still be an answer.
-        let mut broken = None;
+        let mut so_far = SoFar {
+            asked: session.is_body_done(),
+            ..SoFar::default()
+        };
         if !session.is_body_empty() {
             // What an earlier try has read of the body, and what this one reads for a later one.
             let again = session.get_retry_buffer();
             session.enable_retry_buffering();
-            if again.is_some() || asked {
-                broken = send(upstream, again, asked).await.err();
+            if again.is_some() || so_far.asked {
+                so_far.broken = send(upstream, again, so_far.asked).await.err();
             }
         }
-        while !answered || !asked {
-            let wanted = Wanted {
-                head: !headed,
-                answer: !answered,
-                body: !asked,
-                client: broken.is_none(),
-            };
-            match event(session, upstream, wanted).await {
-                Event::Answer(part) => {
-                    match part.map_err(|error| broken.take().unwrap_or(error).into_up())? {
-                        Part::Head => {
-                            let switched = session.was_upgraded();
-                            (headed, answered) = self.pass_head(session, upstream, ctx).await?;
-                            // What comes from the client then is no body of a request.
-                            asked &= switched || !session.was_upgraded();
-                        }
-                        Part::Body(bytes) => pass_body(session, Some(bytes), ctx).await?,
-                        Part::End => {
-                            pass_body(session, None, ctx).await?;
-                            answered = true;
-                        }
-                    }
-                    if answered {
-                        finish(session).await?;
-                        // After a switch, each side ends both.
-                        asked |= session.was_upgraded();
-                    }
+        while !so_far.answered || !so_far.asked {
+            match event(session, upstream, &so_far).await {
+                Event::Answer(Ok(Part::Head)) => {
+                    let switched = session.was_upgraded();
+                    self.pass_head(session, upstream, &mut so_far, ctx).await?;
+                    // What comes from the client then is no body of a request.
+                    so_far.asked &= switched || !session.was_upgraded();
+                }
+                Event::Answer(Ok(Part::Body(bytes))) => {
+                    pass_body(session, Some(bytes), ctx).await?;
+                }
+                Event::Answer(Ok(Part::End)) => {
+                    pass_body(session, None, ctx).await?;
+                    so_far.answered = true;
+                }
+                Event::Answer(Err(error)) => {
+                    return Err(so_far.broken.unwrap_or(error).into_up());
                 }
                 Event::Request(Ok(body)) => {
-                    asked = body.is_none() || session.is_body_done();
+                    so_far.asked = body.is_none() || session.is_body_done();
                     if session.was_upgraded() {
                         upstream.maybe_upgrade_body_writer();
-                        if asked && !answered {
-                            answered = true;
-                            finish(session).await?;
-                        }
+                        // Each side ends both.
+                        so_far.answered |= so_far.asked;
                     }
-                    broken = send(upstream, body, asked).await.err();
+                    so_far.broken = send(upstream, body, so_far.asked).await.err();
                 }
                 // It has all that it is to have.
-                Event::Request(Err(_)) if answered => return Ok(Left::Half),
+                Event::Request(Err(_)) if so_far.answered => return Ok(Left::Half),
                 Event::Request(Err(error)) => return Err(error.into_down()),
             }
-            // Nobody reads the rest of it any more.
-            asked |= broken.is_some() && answered;
-            if answered && !asked && ctx.took.is_none() {
-                ctx.took = Some(ctx.begun.elapsed());
+            if so_far.answered {
+                finish(session).await?;
+                // Nobody reads the rest of a request that cannot be sent, nor after a switch.
+                so_far.asked |= so_far.broken.is_some() || session.was_upgraded();
+                if !so_far.asked && ctx.took.is_none() {
+                    ctx.took = Some(ctx.begun.elapsed());
+                }
             }
         }
-        Ok(match broken {
+        Ok(match so_far.broken {
             None => Left::Whole,
             Some(_) => Left::Half,
         })
@@ -202,14 +192,14 @@ impl Requests {
         Ok(request)
     }
 
-    /// Gives the header that has come to the client. Says whether it was the last one, and whether there is
-    /// nothing behind it.
+    /// Gives the header that has come to the client.
     async fn pass_head(
         &self,
         session: &mut Session,
         upstream: &mut Client,
+        so_far: &mut SoFar,
         ctx: &mut Context,
-    ) -> Result<(bool, bool)> {
+    ) -> Result<()> {
         let end = upstream.is_body_done();
         let Some(answer) = upstream.resp_header() else {
             return Err(Error::new_in(ErrorType::InternalError));
@@ -224,7 +214,8 @@ impl Requests {
             // pingora takes it for an answer that comes before the end of its request.
             session.set_server_keepalive(Some(0));
         }
-        Ok((is_last, end))
+        (so_far.headed, so_far.answered) = (is_last, end);
+        Ok(())
     }
 
     /// Reads the header of an answer, and makes of it what the client gets. `end`: there is no body.
@@ -335,17 +326,17 @@ impl Requests {
     }
 }
 
-/// What is waited for.
-#[derive(Clone, Copy)]
-struct Wanted {
-    /// The header of the answer, before its body.
-    head: bool,
-    /// More of the answer.
-    answer: bool,
-    /// More of the request. Of a client that has sent all of its own, only that it leaves.
-    body: bool,
-    /// Anything from the client.
-    client: bool,
+/// How far an exchange is.
+#[derive(Default)]
+struct SoFar {
+    /// All of the request was read from the client, of whom nothing more is wanted than to see it leave.
+    asked: bool,
+    /// The header of the answer is out.
+    headed: bool,
+    /// All of the answer is.
+    answered: bool,
+    /// Why no more of the request can be sent. There may still be an answer.
+    broken: Option<Box<Error>>,
 }
 
 /// What happens on one of the two sides.
@@ -362,32 +353,33 @@ enum Part<'a> {
 }
 
 /// What happens next. It can be given up at any time, and nothing is lost.
-async fn event<'a>(session: &mut Session, upstream: &'a mut Client, wanted: Wanted) -> Event<'a> {
-    let client = session.read_body_or_idle(!wanted.body);
-    if !wanted.answer {
+async fn event<'a>(session: &mut Session, upstream: &'a mut Client, so_far: &SoFar) -> Event<'a> {
+    let client = session.read_body_or_idle(so_far.asked);
+    if so_far.answered {
         let rest = tokio::time::timeout(REST, client).await;
         return Event::Request(
             rest.unwrap_or_else(|_| Err(Error::new_down(ErrorType::ReadTimedout))),
         );
     }
-    let answer = next(upstream, wanted.head);
-    if wanted.body {
-        // Whoever has much to say must not keep the other from speaking.
-        tokio::select! {
-            part = answer => Event::Answer(part),
-            body = client, if wanted.client => Event::Request(body),
-        }
-    } else {
+    let answer = next(upstream, so_far);
+    let is_heard = so_far.broken.is_none();
+    if so_far.asked {
         tokio::select! {
             biased;
             part = answer => Event::Answer(part),
-            body = client, if wanted.client => Event::Request(body),
+            body = client, if is_heard => Event::Request(body),
+        }
+    } else {
+        // Whoever has much to say must not keep the other from speaking.
+        tokio::select! {
+            part = answer => Event::Answer(part),
+            body = client, if is_heard => Event::Request(body),
         }
     }
 }
 
-async fn next(upstream: &mut Client, head: bool) -> Result<Part<'_>> {
-    if head {
+async fn next<'a>(upstream: &'a mut Client, so_far: &SoFar) -> Result<Part<'a>> {
+    if !so_far.headed {
         upstream.read_response().await?;
         return Ok(Part::Head);
     }
