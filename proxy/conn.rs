@@ -18,13 +18,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID,
 };
-use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -35,6 +34,7 @@ use crate::frames::{self, Speech};
 use crate::headers::Client;
 use crate::kinds::Kind;
 use crate::lines::Line;
+use crate::outbox::{Follows, Outbox};
 use crate::pass::{Passed, Past};
 
 /// A client's connection.
@@ -49,11 +49,7 @@ pub(crate) struct Conn {
     waited: u8,
     timer: Option<Pin<Box<Sleep>>>,
     /// What was written and not yet sent.
-    out: BytesMut,
-    /// Writes into `out` since the last flush.
-    writes: usize,
-    /// Whether the kernel may keep back what does not fill a packet.
-    corked: bool,
+    out: Outbox,
     ended: bool,
     /// Whether it leaves for another process, which is as if it ended here.
     passes: bool,
@@ -119,12 +115,6 @@ const OVER: u8 = 3;
 /// Between two requests.
 const IDLE: u8 = 4;
 
-/// Writes are gathered up to this, in bytes; what is larger goes out as it is.
-const GATHER: usize = 16 * 1024;
-
-/// What of the write buffer is kept between requests, in bytes.
-const KEEP: usize = 4 * 1024;
-
 /// How long the header of an answer may wait for the first of its body, to leave with it.
 const HOLD: Duration = Duration::from_millis(5);
 
@@ -150,9 +140,7 @@ impl Conn {
             until: None,
             waited: NEW,
             timer: None,
-            out: BytesMut::new(),
-            writes: 0,
-            corked: false,
+            out: Outbox::default(),
             ended: false,
             passes: false,
             speech: None,
@@ -175,9 +163,7 @@ impl Conn {
     pub(crate) fn rest(&mut self) {
         self.stage.now.store(IDLE, Ordering::Relaxed);
         self.until = None;
-        if self.out.is_empty() && self.out.capacity() > KEEP {
-            self.out = BytesMut::new();
-        }
+        self.out.tidy();
     }
 
     /// The request was answered; `whole`: and all of its body was read. `length`: of what was read of
@@ -289,8 +275,8 @@ impl Conn {
     /// What was gathered must not wait for ever for more. pingora flushes at the end of an answer,
     /// but not within one of known length, and such an answer may take its time.
     fn wait_in_exchange(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if !self.out.is_empty() || self.corked {
-            if self.writes == 1 {
+        if !self.out.is_empty() {
+            if self.out.is_head() {
                 // So far the header alone: its body most likely follows at once.
                 ready!(self.expire(cx, HOLD));
             }
@@ -352,97 +338,31 @@ impl Conn {
     fn take_leave(&mut self, code: u16, bufs: &[IoSlice<'_>]) {
         let speech = self.speech.get_or_insert_default();
         let close = || frames::close(code, None);
-        speech.end(&[], close, &mut self.out);
+        let out = self.out.last();
+        speech.end(&[], close, out);
         for buf in bufs {
-            speech.end(buf, close, &mut self.out);
+            speech.end(buf, close, out);
         }
-        // It is not the head of an answer that waits for its body.
-        self.writes = 2;
     }
 
     /// Sends what was gathered.
     fn send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(tcp) = &mut self.tcp else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-        };
-        while !self.out.is_empty() {
-            let sent = ready!(Pin::new(&mut *tcp).poll_write(cx, &self.out))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.out.advance(sent);
+        match &mut self.tcp {
+            Some(tcp) => self.out.flush(tcp, cx),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
-        self.out.clear();
-        self.writes = 0;
-        if std::mem::take(&mut self.corked) {
-            // Said again, it sends what was kept back.
-            tcp.set_nodelay(true)?;
-        }
-        Poll::Ready(Ok(()))
     }
 
-    /// Keeps these for the next flush, or sends them if they are many.
+    /// Takes some of an answer.
     fn gather(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let len: usize = bufs.iter().map(|buf| buf.len()).sum();
-        if self.out.len() + len > GATHER {
-            return match bufs {
-                [body] if self.out.is_empty() && self.line.kind() == Kind::Request => {
-                    self.send_some(cx, body)
-                }
-                _ => self.send_with(cx, bufs),
-            };
-        }
-        bufs.iter().for_each(|buf| self.out.extend_from_slice(buf));
-        self.writes += 1;
-        Poll::Ready(Ok(len))
-    }
-
-    /// Sends some of a large body. More of it follows, or else a flush; so the kernel is told to fill its
-    /// packets: each piece would else end with a small one.
-    fn send_some(&mut self, cx: &mut Context<'_>, body: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(tcp) = &self.tcp else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        let follows = match self.line.kind() {
+            Kind::Request => Follows::More,
+            // Each piece of these is flushed, since the next may be far away.
+            Kind::Long | Kind::Stream | Kind::WebSocket => Follows::Flush,
         };
-        loop {
-            ready!(tcp.poll_write_ready(cx))?;
-            let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-            let send = || Ok(rustix::net::send(tcp, body, flags)?);
-            match tcp.try_io(Interest::WRITABLE, send) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => {
-                    self.corked = true;
-                    return Poll::Ready(sent);
-                }
-            }
-        }
-    }
-
-    /// Sends what was gathered and these behind it, in one go; says how much of these went.
-    fn send_with(&mut self, cx: &mut Context<'_>, more: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        /// Slices a call: pingora hands over at most three.
-        const SLICES: usize = 8;
-        loop {
-            let Some(tcp) = &mut self.tcp else {
-                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-            };
-            let mut slices = [IoSlice::new(&[]); SLICES];
-            slices[0] = IoSlice::new(&self.out);
-            let count = more.len().min(SLICES - 1);
-            slices[1..=count].copy_from_slice(&more[..count]);
-            let sent = ready!(Pin::new(tcp).poll_write_vectored(cx, &slices[..=count]))?;
-            let ahead = self.out.len();
-            if sent >= ahead {
-                self.out.clear();
-                self.writes = 0;
-            } else {
-                self.out.advance(sent);
-            }
-            match sent.checked_sub(ahead) {
-                // Only of what was gathered: nothing of these was taken yet.
-                None | Some(0) if ahead > 0 && sent > 0 => {}
-                Some(taken) => return Poll::Ready(Ok(taken)),
-                None => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            }
+        match &mut self.tcp {
+            Some(tcp) => self.out.put(tcp, cx, bufs, follows),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
     }
 }
@@ -617,7 +537,7 @@ impl Drop for Conn {
             && !self.ended
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let last = std::mem::take(&mut self.out);
+            let last = self.out.take();
             runtime.spawn(see_off(tcp, last, self.guest.clone()));
         }
     }

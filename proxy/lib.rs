@@ -57,6 +57,8 @@ mod metrics;
 #[cfg(feature = "serve")]
 mod notes;
 #[cfg(feature = "serve")]
+mod outbox;
+#[cfg(feature = "serve")]
 mod pass;
 #[cfg(feature = "serve")]
 mod policy;
