@@ -19,11 +19,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID,
-};
+use pingora::protocols::{Shutdown, UniqueID};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -36,6 +32,7 @@ use crate::kinds::Kind;
 use crate::lines::Line;
 use crate::outbox::{Follows, Outbox};
 use crate::pass::{Passed, Past};
+use crate::untold::untold;
 
 /// A client's connection.
 pub(crate) struct Conn {
@@ -474,28 +471,7 @@ impl UniqueID for Conn {
     }
 }
 
-impl Ssl for Conn {}
-
-impl Peek for Conn {}
-
-impl GetTimingDigest for Conn {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Conn {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Conn {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        // Whoever wants to know of it asks the connection.
-        None
-    }
-}
+untold!(Conn);
 
 impl fmt::Debug for Conn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -77,6 +77,8 @@ mod streak;
 #[cfg(feature = "serve")]
 mod sys;
 #[cfg(feature = "serve")]
+mod untold;
+#[cfg(feature = "serve")]
 mod upstream;
 
 #[cfg(all(test, loom))]

@@ -15,11 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use hotctl_config::Address;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID,
-};
+use pingora::protocols::{Shutdown, UniqueID};
 use pingora::{Error, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -27,6 +23,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::delivery::peek;
 use crate::frames::{self, Speech};
 use crate::lines::Line;
+use crate::untold::untold;
 
 /// See the head of this file.
 pub(crate) struct Upstream {
@@ -249,27 +246,7 @@ impl UniqueID for Upstream {
     }
 }
 
-impl Ssl for Upstream {}
-
-impl Peek for Upstream {}
-
-impl GetTimingDigest for Upstream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for Upstream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for Upstream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
-    }
-}
+untold!(Upstream);
 
 impl fmt::Debug for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
